@@ -1,0 +1,1 @@
+"""The process: rings, engine thread, gRPC services, sessions, recorder, config."""

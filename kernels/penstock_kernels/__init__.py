@@ -1,0 +1,1 @@
+"""What happens to one tick, as pure computation: features, reservoir, readout, model file."""

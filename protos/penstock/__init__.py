@@ -1,0 +1,1 @@
+"""The contract: everything two sides must agree on to the byte."""

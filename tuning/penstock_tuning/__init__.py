@@ -1,0 +1,1 @@
+"""Everything that makes models and numbers: training, the simulated market, benchmarks."""
