@@ -1,0 +1,262 @@
+"""The configuration: one frozen dataclass per section, every key with its limit and its advice in its type.
+
+A key reads ``name: Annotated[type, limit, "advice"] = default``. The advice is what ``--print-config`` and
+docs/configuration.md say about it, so it is written for the operator. Names end in their unit. Numbers that follow
+from these (ring sizes, arena bytes) live with what they size, not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
+
+from penstock_daemon.addresses import default_server_address
+from penstock_daemon.config_limits import (
+    Between,
+    Cpus,
+    Limit,
+    LoopbackOrOff,
+    PathText,
+    PowerOfTwo,
+    ServerAddress,
+)
+
+Device = Literal["auto", "cpu"]
+Idle = Literal["block", "spin_then_sleep", "spin"]
+MemoryLock = Literal["auto", "on", "off"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "json", "console"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """The gRPC server."""
+
+    address: Annotated[
+        str,
+        ServerAddress(),
+        "Where strategies connect. Left out, it is unix:$XDG_RUNTIME_DIR/penstock.sock, or penstock-UID.sock in the "
+        "folder for temporary files. A Unix socket is faster than TCP and only its owner can open it.",
+    ] = ""
+    cores: Annotated[
+        tuple[int, ...],
+        Cpus(),
+        "CPUs of the event loop and of gRPC's own threads. Keep them apart from engine.cores.",
+    ] = ()
+    message_bytes_max: Annotated[
+        int, Between(64 * 1024, 256 * 1024 * 1024), "Largest request that is read; a larger one ends its stream."
+    ] = 4 * 1024 * 1024
+    drain_s: Annotated[
+        float, Between(0, 600), "How long a stopping daemon waits for ticks in flight to be answered and read."
+    ] = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """The thread that owns every reservoir state."""
+
+    cores: Annotated[
+        tuple[int, ...], Cpus(), "CPUs of the engine thread; one that nothing else uses is best. Not CPU 0."
+    ] = ()
+    pin: Annotated[
+        bool, "Whether threads are pinned to their CPUs. Turn it off where another process uses the same CPUs."
+    ] = True
+    device: Annotated[Device, "Where predictions are computed. auto takes the best that works and says why."] = "auto"
+    idle: Annotated[
+        Idle,
+        "What the engine does without ticks. block sleeps until woken: right wherever CPUs are shared. spin burns a "
+        "CPU of its own for the lowest latency. spin_then_sleep spins for engine.spin_us, then sleeps.",
+    ] = "block"
+    spin_us: Annotated[
+        int, Between(1, 1_000_000), "How long spin_then_sleep spins after the last tick before it sleeps."
+    ] = 100
+    batch_max: Annotated[
+        int,
+        Between(1, 4096),
+        "Most ticks taken from one session before the engine looks at the next: a burst of one delays others this much.",
+    ] = 64
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsConfig:
+    """Sessions, and the states they may hold. Memory for all of them is taken at the start."""
+
+    max: Annotated[int, Between(1, 1024), "Most sessions at once, those that may still resume included."] = 16
+    states_max: Annotated[int, Between(1, 65_536), "Most reservoir states at once: one per session and instrument."] = (
+        64
+    )
+    instruments_max: Annotated[int, Between(1, 4096), "Most instruments in one session."] = 32
+    in_flight_max: Annotated[
+        int, PowerOfTwo(64, 1_048_576), "Most unanswered ticks of one session; one more ends its stream."
+    ] = 8192
+    resume_grace_s: Annotated[
+        float, Between(0, 3600), "How long a lost connection keeps its states for a resume; 0 frees them at once."
+    ] = 30.0
+    resumable_max: Annotated[
+        int, Between(0, 1024), "Most lost connections that keep their states; the oldest is freed for one more."
+    ] = 8
+    heartbeat_interval_s: Annotated[
+        float,
+        Between(0, 3600),
+        "How often an idle side says that it is alive; a client silent for three of them is lost. 0 turns it off.",
+    ] = 5.0
+    hello_timeout_s: Annotated[float, Between(0.01, 600), "How long a new stream may take to say Hello."] = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsConfig:
+    """Models and where they come from."""
+
+    folder: Annotated[str, PathText(), 'Where LoadModel finds files; "" lets it load none.'] = ""
+    active: Annotated[
+        str,
+        PathText(),
+        "The model that new sessions get: a path, or the name of a file in models.folder. "
+        '"" is the demonstration that comes with penstock: never trade on it.',
+    ] = ""
+    slots: Annotated[int, Between(1, 64), "Most models loaded at once."] = 4
+    units_max: Annotated[int, Between(1, 65_536), "Largest reservoir that may be loaded; states are sized for it."] = (
+        2048
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryConfig:
+    """The arena that holds rings, states and weights."""
+
+    lock: Annotated[
+        MemoryLock,
+        "Whether the arena is locked in memory. auto tries and warns, on refuses to start without, off does not try. "
+        "The limit is LimitMEMLOCK of a systemd unit, or ulimit -l.",
+    ] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordConfig:
+    """The tick recorder: DBN files of what each session sent."""
+
+    folder: Annotated[str, PathText(), 'Where accepted ticks are written; "" records nothing.'] = ""
+    rotate_mb: Annotated[int, Between(1, 65_536), "A session's file is closed and a new one begun at this size."] = 256
+    rotate_s: Annotated[float, Between(1, 604_800), "And after this time."] = 3600.0
+    queue_mb: Annotated[
+        int,
+        Between(1, 65_536),
+        "Ticks that wait for the disk; what comes on top is counted as dropped, never waited for.",
+    ] = 64
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """Prometheus metrics."""
+
+    address: Annotated[
+        str, LoopbackOrOff(), "Where /metrics is served. Port 0 takes a free one, which the log names."
+    ] = "127.0.0.1:9464"
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """The log, on standard error."""
+
+    level: Annotated[LogLevel, "The least that is written."] = "info"
+    format: Annotated[LogFormat, "auto writes for people on a terminal and JSON everywhere else."] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetConfig:
+    """Bounds that every tick is measured against."""
+
+    total_us: Annotated[
+        int, Between(1, 100_000_000), "Bound of TOTAL; a prediction that is older when made is flagged LATE."
+    ] = 5_000
+    stale_us: Annotated[int, Between(1, 100_000_000), "From this age on it is flagged STALE: do not trade on it."] = (
+        6_000
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that can be configured. Made by ``load_config`` or ``defaults``, which leave no fault in it."""
+
+    server: ServerConfig = field(default_factory=ServerConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    sessions: SessionsConfig = field(default_factory=SessionsConfig)
+    models: ModelsConfig = field(default_factory=ModelsConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    record: RecordConfig = field(default_factory=RecordConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+
+    @classmethod
+    def defaults(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Return the configuration of a daemon that was told nothing.
+
+        Args:
+            environ: where XDG_RUNTIME_DIR and TMPDIR are looked up; keys are not read from it.
+        """
+        return cls(server=ServerConfig(address=default_server_address(environ or {})))
+
+
+class ConfigError(ValueError):
+    """The configuration can't be used; every fault found is in it, one sentence each."""
+
+    def __init__(self, faults: tuple[str, ...]) -> None:
+        assert faults, "a ConfigError has a fault"
+        super().__init__(faults)
+        self.faults = faults
+
+    def __str__(self) -> str:
+        if len(self.faults) == 1:
+            return self.faults[0]
+        return f"the configuration has {len(self.faults)} faults:\n" + "\n".join(f"  {fault}" for fault in self.faults)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key, as its field declares it."""
+
+    section: str
+    name: str
+    kind: Any  # str, int, float, bool, tuple[int, ...] or a Literal of strings.
+    limit: Limit | None
+    advice: str
+    default: Any
+
+    @property
+    def path(self) -> str:
+        """The key as people write it, such as "engine.cores"."""
+        return f"{self.section}.{self.name}"
+
+    @property
+    def variable(self) -> str:
+        """The environment's name for it, such as "PENSTOCK_ENGINE__CORES"."""
+        return f"PENSTOCK_{self.section.upper()}__{self.name.upper()}"
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What may be chosen; empty where the key is no choice."""
+        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+
+    def limit_words(self) -> str:
+        """Return what the value may be, for people; may be empty."""
+        if self.choices:
+            return " | ".join(f'"{choice}"' for choice in self.choices)
+        return self.limit.words() if self.limit else ""
+
+
+def section_types() -> dict[str, type]:
+    """Return the sections by name, in the order of the docs."""
+    return get_type_hints(Config)
+
+
+def keys() -> Iterator[Key]:
+    """Yield every key, in the order of the docs."""
+    for section, section_type in section_types().items():
+        hints = get_type_hints(section_type, include_extras=True)
+        for declared in fields(section_type):
+            kind, *notes = get_args(hints[declared.name])
+            limit = next((note for note in notes if not isinstance(note, str)), None)
+            advice = next(note for note in notes if isinstance(note, str))
+            yield Key(section, declared.name, kind, limit, advice, declared.default)
