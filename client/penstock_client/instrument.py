@@ -1,7 +1,7 @@
 """What a session's ticks are about: an id in the records, a name for people, and the scale of the sizes.
 
-    instrument_id      unique in a session
-    (dataset, symbol)  unique in a session, and what two recordings have in common where their ids differ
+An instrument_id is unique in a session, and so is (dataset, symbol), which is what two recordings have in common where
+their ids differ.
 """
 
 from __future__ import annotations
