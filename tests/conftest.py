@@ -1,0 +1,42 @@
+"""What every kind of test shares: where the recorded files are, and that a missing one skips with its reason."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+RecordedFile = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def repository_root() -> Path:
+    """Give the folder that holds pyproject.toml."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Give the folder of the recorded files, ``PENSTOCK_DATA`` or ``../shared/data``; without it, skip."""
+    named = os.environ.get("PENSTOCK_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no recorded files at {folder}: set PENSTOCK_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recorded_file(data_folder: Path) -> RecordedFile:
+    """Give a function that turns a name into the path of a recorded file; without that file, the test skips."""
+
+    def find(name: str) -> Path:
+        path = data_folder / name
+        if not path.is_file():
+            pytest.skip(f"no recorded file {path}: set PENSTOCK_DATA to the folder that has it")
+        return path
+
+    return find
