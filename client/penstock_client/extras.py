@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from penstock_client.errors import PenstockError
 
-class MissingExtraError(ImportError):
+
+class MissingExtraError(PenstockError, ImportError):
     """A library of an optional extra is not installed."""
 
 

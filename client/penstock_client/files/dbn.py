@@ -21,7 +21,7 @@ from penstock_client.files.errors import TickFileError
 from penstock_client.files.size_scales import read_size_scales, write_size_scales
 from penstock_client.files.symbols import date_of, intervals_of, resolve
 from penstock_client.files.tick_file import TickFile, check_ticks, rtype_name
-from penstock_client.instrument import Instrument
+from penstock_client.instruments import Instrument
 
 DBN_MAGIC: Final = b"DBN"
 ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
+from penstock_client.errors import PenstockError
 
-class TickFileError(ValueError):
+
+class TickFileError(PenstockError, ValueError):
     """A tick file can't be read, understood or written; the sentence names file, record, field, value and mend.
 
     Attributes:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from penstock.v1.records import TICK_DTYPE
 from penstock_client.files.errors import TickFileError
 from penstock_client.files.tick_file import TickFile
-from penstock_client.instrument import Instrument
+from penstock_client.instruments import Instrument
 
 
 class Order(Enum):
@@ -100,13 +100,14 @@ def _join_instruments(files: Sequence[TickFile]) -> tuple[list[Instrument], list
     for file in files:
         moves: dict[int, int] = {}
         for one in file.instruments:
-            known = joined.get(one.key)
+            key = (one.dataset, one.symbol)
+            known = joined.get(key)
             if known is None:
                 known_id = one.instrument_id
                 if known_id in taken:
                     known_id = next(free for free in range(1, 2**32) if free not in taken)
                 known = Instrument(known_id, one.symbol, one.dataset, one.size_scale)
-                joined[one.key] = known
+                joined[key] = known
                 taken.add(known_id)
             elif known.size_scale != one.size_scale:
                 raise TickFileError(

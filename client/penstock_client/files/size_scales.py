@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock_client.files.errors import TickFileError
-from penstock_client.instrument import SIZE_SCALE_MAX, Instrument
+from penstock_client.instruments import Instrument
 
+SIZE_SCALE_MAX: Final = 2**64 - 1
 SIDECAR_NAME: Final = "metadata.json"
 _MEND: Final = 'write {"files": [{"file": NAME, "size_scale": {"1": 1000}}]}, or remove the file'
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_client.files.errors import TickFileError
-from penstock_client.instrument import Instrument
+from penstock_client.instruments import NAME_CHARACTERS_MAX, Instrument
 
 _DAY_NS = 86_400 * 10**9
 _EPOCH = dt.date(1970, 1, 1)
@@ -71,10 +71,15 @@ def resolve(
         names, ticks = _split(ticks, intervals, names)
     instruments = []
     for one, symbol in sorted(names.items()):
-        try:
-            instruments.append(Instrument(one, symbol, dataset, scales.get(one, scales.get(None, 1))))
-        except ValueError as exc:
-            raise TickFileError(path, str(exc), mend="rename the symbol", field="symbol") from exc
+        if len(symbol) > NAME_CHARACTERS_MAX:
+            raise TickFileError(
+                path,
+                f"a session takes symbols of 1 to {NAME_CHARACTERS_MAX} characters",
+                mend="convert the file with a shorter symbol",
+                field="symbol",
+                value=symbol,
+            )
+        instruments.append(Instrument(one, symbol, dataset, scales.get(one, scales.get(None, 1))))
     return instruments, ticks
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from penstock.v1.records import TICK_LENGTH_WORDS, TICK_RTYPE
 from penstock_client.files.errors import TickFileError
-from penstock_client.instrument import Instrument
+from penstock_client.instruments import Instrument
 
 SESSION_DATASET: Final = "PENSTOCK.SESSION"  # What `penstockd --record` writes: ticks in the order of the session.
 TS_RECV_MAX: Final = 2**63 - 1  # Nanoseconds; in the year 2262.
