@@ -4,32 +4,14 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format bench protos clean
+.PHONY: help run test lint format bench protos clean FORCE
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+PROTOC_PIP := .tools/protoc/bin/python -m pip --disable-pip-version-check
 PYTEST_ARGS ?=
 BENCH_ARGS ?= all
-
-# An environment knows where it was made: its scripts hold the path, so a moved or copied folder gets a new one.
-ifneq ($(wildcard $(VENV)/made-in),)
-ifneq ($(shell cat $(VENV)/made-in),$(CURDIR))
-$(shell rm -rf $(VENV))
-endif
-endif
-# So does one whose interpreter is gone, or is another one than PYTHON asks for.
-identify := -c 'import sys; print(*sys.version_info[:3], sys.base_prefix)' 2>/dev/null
-ifneq ($(wildcard $(VENV)),)
-has := $(shell $(BIN)/python $(identify))
-wants := $(if $(PYTHON),$(shell $(PYTHON) $(identify)),$(has))
-ifeq ($(wants),)
-$(if $(has),$(error PYTHON=$(PYTHON) does not run))
-endif
-ifneq ($(has),$(wants))
-$(shell rm -rf $(VENV))
-endif
-endif
 
 help:  ## List the targets.
 	@echo 'penstock: market ticks in, predictions out.'
@@ -62,20 +44,15 @@ clean:  ## Remove everything that make built, the environment included.
 	rm -rf $(VENV) .tools dist build run .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A separate target, so that a second install reuses the interpreter chosen by the first.
-$(VENV)/made-in:
-	@python=$$(PYTHON="$(PYTHON)" .ci/choose-python) || exit 1; \
-	$(PIP) --version >/dev/null 2>&1 || { echo "Making $(VENV) with $$python"; "$$python" -m venv --clear $(VENV); }
-	@printf '%s\n' "$(CURDIR)" > $@
+$(VENV)/made-in: FORCE
+	@PYTHON="$(PYTHON)" .ci/make-environment $(VENV)
 
 # What `make run` needs. The build back end comes first and pinned, so that the build is not isolated and not a surprise.
 $(VENV)/installed-run: $(VENV)/made-in pyproject.toml constraints.txt
-	@[ -e $(VENV)/installed-dev ] && [ ! $(VENV)/installed-dev -ot pyproject.toml ] \
-	  && [ ! $(VENV)/installed-dev -ot constraints.txt ] && touch $@ && exit 0; \
-	echo "Installing penstock into $(VENV) (the first time takes a minute)"; \
-	$(PIP) install --quiet -c constraints.txt hatchling editables \
-	  && $(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[daemon,files,report,train]' \
-	  && touch $@
+	@echo "Installing penstock into $(VENV) (the first time takes a minute)"
+	@$(PIP) install --quiet -c constraints.txt hatchling editables
+	@$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[daemon,files,report,train]'
+	@touch $@
 
 # What developers need beside.
 $(VENV)/installed-dev: $(VENV)/installed-run pyproject.toml constraints.txt
@@ -84,9 +61,9 @@ $(VENV)/installed-dev: $(VENV)/installed-run pyproject.toml constraints.txt
 	@touch $@
 
 # The generator lives apart: its output must load on the oldest runtime, and its last wheels are for Python 3.12.
-.tools/protoc/installed: protos/constraints.txt
-	@python=$$(PYTHON="$(PYTHON)" .ci/choose-python 12) || exit 1; \
-	echo "Making .tools/protoc with $$python"; \
-	rm -rf .tools/protoc && "$$python" -m venv .tools/protoc
-	@.tools/protoc/bin/python -m pip --disable-pip-version-check install --quiet -r protos/constraints.txt
+.tools/protoc/made-in: FORCE
+	@PYTHON="$(wildcard $(BIN)/python) python3.12 python3.11 python3" .ci/make-environment .tools/protoc 12
+
+.tools/protoc/installed: .tools/protoc/made-in protos/constraints.txt
+	@$(PROTOC_PIP) install --quiet -r protos/constraints.txt
 	@touch $@
