@@ -5,10 +5,9 @@ from penstock_client.files.dbn import write_dbn
 from penstock_client.files.errors import TickFileError
 from penstock_client.files.merge import Order, busiest_start, merge, select
 from penstock_client.files.reader import open_ticks, write_ticks
-from penstock_client.files.tick_file import SESSION_DATASET, TickFile
+from penstock_client.files.tick_file import TickFile
 
 __all__ = [
-    "SESSION_DATASET",
     "ColumnMapping",
     "Order",
     "TickFile",

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock.v1.records import TICK_DTYPE
+from penstock_client.files.catalogue import SIZE_SCALE_MAX
 from penstock_client.files.errors import TickFileError
-from penstock_client.files.size_scales import SIZE_SCALE_MAX
 from penstock_client.instruments import NAME_CHARACTERS_MAX
 
 PRICE_UNITS: Final = ("1e-9", "decimal")

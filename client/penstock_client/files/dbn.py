@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from penstock.v1.records import TICK_DTYPE
 from penstock_client.extras import require
+from penstock_client.files.catalogue import read_entry, write_scales
 from penstock_client.files.errors import TickFileError
-from penstock_client.files.size_scales import read_size_scales, write_size_scales
 from penstock_client.files.symbols import date_of, intervals_of, resolve
 from penstock_client.files.tick_file import TickFile, check_ticks, rtype_name
 from penstock_client.instruments import Instrument
@@ -75,14 +75,15 @@ def read_dbn(path: Path) -> TickFile:
             record=whole,
         )
     ids_are_keys = str(metadata.stype_in) == "instrument_id"
+    entry = read_entry(path)
     instruments, ticks = resolve(
         path,
         ticks,
         intervals_of(metadata.mappings, ids_are_keys=ids_are_keys),
         metadata.dataset,
-        read_size_scales(path),
+        entry,
     )
-    return TickFile(path, f"DBN v{data[3]}", instruments, ticks, metadata.dataset)
+    return TickFile(path, f"DBN v{data[3]}", instruments, ticks, metadata.dataset, entry.recording)
 
 
 def write_dbn(
@@ -122,7 +123,7 @@ def write_dbn(
     except OSError as exc:
         scratch.unlink(missing_ok=True)
         raise TickFileError(path, f"can't be written: {exc}", mend="name a folder that is there and writable") from exc
-    write_size_scales(path, instruments)
+    write_scales(path, instruments)
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_client.files.catalogue import Entry
 from penstock_client.files.errors import TickFileError
 from penstock_client.instruments import NAME_CHARACTERS_MAX, Instrument
 
@@ -50,9 +51,16 @@ def intervals_of(mappings: Mapping[str, Iterable[Mapping[str, Any]]], *, ids_are
 
 
 def resolve(
-    path: Path, ticks: NDArray[np.void], intervals: list[Interval], dataset: str, scales: Mapping[int | None, int]
+    path: Path, ticks: NDArray[np.void], intervals: list[Interval], dataset: str, entry: Entry
 ) -> tuple[list[Instrument], NDArray[np.void]]:
-    """Name the instruments of *ticks*; an id that no interval knows is named by its number.
+    """Name the instruments of *ticks*; an id that nothing names is named by its number.
+
+    Args:
+        path: for the sentence.
+        ticks: shape (any,), dtype TICK_DTYPE.
+        intervals: of the header.
+        dataset: of the header.
+        entry: of the catalogue; its names come before the header's.
 
     Returns:
         instruments: in order of instrument_id.
@@ -70,7 +78,8 @@ def resolve(
     if len(set(names.values())) < len(names) or any(len(found) > 1 for found in symbols.values()):
         names, ticks = _split(ticks, intervals, names)
     instruments = []
-    for one, symbol in sorted(names.items()):
+    for one, in_header in sorted(names.items()):
+        home, symbol = entry.names.get(one, (dataset, in_header))
         if len(symbol) > NAME_CHARACTERS_MAX:
             raise TickFileError(
                 path,
@@ -79,7 +88,7 @@ def resolve(
                 field="symbol",
                 value=symbol,
             )
-        instruments.append(Instrument(one, symbol, dataset, scales.get(one, scales.get(None, 1))))
+        instruments.append(Instrument(one, symbol, home, entry.scale_of(one)))
     return instruments, ticks
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_client.extras import require
+from penstock_client.files.catalogue import read_entry, write_scales
 from penstock_client.files.columns import ColumnMapping
 from penstock_client.files.errors import TickFileError
-from penstock_client.files.size_scales import read_size_scales, write_size_scales
 from penstock_client.files.tables import table_of_ticks, ticks_of_table, wanted_columns
 from penstock_client.files.tick_file import TickFile, check_ticks
 from penstock_client.instruments import Instrument
@@ -111,7 +111,7 @@ def write_parquet(path: str | os.PathLike[str], ticks: NDArray[np.void], instrum
 
 
 def _tick_file(path: Path, form: str, table: Any, mapping: ColumnMapping) -> TickFile:
-    instruments, ticks = ticks_of_table(path, table, mapping, read_size_scales(path))
+    instruments, ticks = ticks_of_table(path, table, mapping, read_entry(path))
     check_ticks(path, ticks)
     return TickFile(path, form, instruments, ticks)
 
@@ -127,4 +127,4 @@ def _write(path: Path, ticks: NDArray[np.void], instruments: list[Instrument], w
     except (OSError, pyarrow.ArrowException) as exc:
         scratch.unlink(missing_ok=True)
         raise TickFileError(path, f"can't be written: {exc}", mend="name a folder that is there and writable") from exc
-    write_size_scales(path, instruments)
+    write_scales(path, instruments)

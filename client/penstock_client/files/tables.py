@@ -8,7 +8,6 @@ flags LAST; all other fields 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from penstock.v1.records import (
 )
 from penstock_client.extras import require
 from penstock_client.files import values
+from penstock_client.files.catalogue import Entry
 from penstock_client.files.columns import REQUIRED_FIELDS, ColumnMapping
 from penstock_client.files.errors import TickFileError
 from penstock_client.instruments import NAME_CHARACTERS_MAX, Instrument
@@ -65,7 +65,7 @@ def wanted_columns(path: Path, names: list[str], mapping: ColumnMapping) -> dict
 
 
 def ticks_of_table(
-    path: Path, table: Any, mapping: ColumnMapping, scales: Mapping[int | None, int]
+    path: Path, table: Any, mapping: ColumnMapping, entry: Entry
 ) -> tuple[list[Instrument], NDArray[np.void]]:
     """Make ticks of a table.
 
@@ -73,7 +73,7 @@ def ticks_of_table(
         path: for the sentences, and its name for the symbol where nothing else tells one.
         table: a pyarrow.Table.
         mapping: what its columns mean.
-        scales: of metadata.json; the mapping's own scale comes first.
+        entry: of metadata.json, for size scales; the mapping's own scale comes first.
 
     Raises:
         TickFileError: a column is missing, a value doesn't fit, or instruments contradict each other.
@@ -84,7 +84,7 @@ def ticks_of_table(
     }
     ticks = np.zeros(table.num_rows, dtype=TICK_DTYPE)
     ticks["length"], ticks["rtype"] = TICK_LENGTH_WORDS, TICK_RTYPE
-    instruments = _instruments(path, ticks, columns, mapping, scales)
+    instruments = _instruments(path, ticks, columns, mapping, entry)
     scale: NDArray[np.uint64] | int = 1
     if instruments:
         ids = np.array([one.instrument_id for one in instruments], dtype=np.uint32)
@@ -156,7 +156,7 @@ def _instruments(
     ticks: NDArray[np.void],
     columns: dict[str, values.Column],
     mapping: ColumnMapping,
-    scales: Mapping[int | None, int],
+    entry: Entry,
 ) -> list[Instrument]:
     """Fill in the ids of *ticks* and name them; ids that no column tells count from 1 in order of appearance."""
     symbol, symbols = _labels(columns.get("symbol"), len(ticks))
@@ -181,7 +181,7 @@ def _instruments(
             text = mapping.symbol or path.name.partition(".")[0][:NAME_CHARACTERS_MAX]
         else:
             text = str(one)
-        scale = mapping.size_scale or scales.get(one, scales.get(None, 1))
+        scale = mapping.size_scale or entry.scale_of(one)
         home = datasets[dataset[record]] or mapping.dataset
         for field, value, least in (("symbol", text, 1), ("dataset", home, 0)):
             if not least <= len(value) <= NAME_CHARACTERS_MAX:

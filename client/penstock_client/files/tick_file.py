@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.v1.records import TICK_LENGTH_WORDS, TICK_RTYPE
+from penstock_client.files.catalogue import Recording
 from penstock_client.files.errors import TickFileError
 from penstock_client.instruments import Instrument
 
-SESSION_DATASET: Final = "PENSTOCK.SESSION"  # What `penstockd --record` writes: ticks in the order of the session.
 TS_RECV_MAX: Final = 2**63 - 1  # Nanoseconds; in the year 2262.
 
 _RTYPES: Final = {
@@ -57,6 +57,7 @@ class TickFile:
         instruments: one for each instrument_id in ticks, in order of instrument_id.
         ticks: shape (any,), dtype TICK_DTYPE, in the order of the file; may be read-only.
         dataset: the DBN header's; empty where the format has none.
+        recording: what the daemon's recorder says about it; None for every other file.
     """
 
     path: Path
@@ -64,6 +65,7 @@ class TickFile:
     instruments: list[Instrument]
     ticks: NDArray[np.void]
     dataset: str = ""
+    recording: Recording | None = None
 
     @property
     def name(self) -> str:
@@ -73,7 +75,7 @@ class TickFile:
     @property
     def keeps_order(self) -> bool:
         """Whether the order of the file is the order of a session, and not to be sorted."""
-        return self.dataset == SESSION_DATASET
+        return self.recording is not None
 
 
 def rtype_name(rtype: int) -> str:

@@ -171,8 +171,6 @@ def _integers(column: Column, values: Any, dtype: Any, default: int, mend: str) 
     pyarrow = _pyarrow()
     if _is_text(values):
         values = _blank_to_null(values)
-    elif pyarrow.types.is_boolean(values.type) and len(values):
-        raise column.refuse(0, mend)
     values = _cast(column, values, pyarrow.from_numpy_dtype(np.dtype(dtype)), mend)
     return np.asarray(values.fill_null(pyarrow.scalar(default, values.type)))
 
@@ -203,6 +201,8 @@ def _decimals(column: Column, digits: int, default: int, mend: str) -> NDArray[n
 def _cast(column: Column, values: Any, kind: Any, mend: str) -> Any:
     """Cast exactly, or refuse the first record that can't be."""
     pyarrow = _pyarrow()
+    if pyarrow.types.is_boolean(values.type) and len(values):
+        raise column.refuse(0, mend)  # Arrow would take true as 1.
 
     def works(start: int, length: int) -> bool:
         try:
