@@ -1,0 +1,101 @@
+"""One event loop in a thread of its own, shared by all blocking sessions of a process.
+
+It starts with the first session and stops with the last, or at exit. uvloop where it is installed. grpc.aio serves every
+event loop of a process from one queue and wakes them all: the one that comes late finds nothing to read, which is no
+fault (grpc/grpc#25364).
+
+    users > 0      the thread runs
+    users == 0     there is no thread
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def _ignore_late_wake_up(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Handle what no task has handled, but for grpc.aio's late wake-ups."""
+    if isinstance(context.get("exception"), BlockingIOError) and "PollerCompletionQueue" in str(context.get("message")):
+        return
+    loop.default_exception_handler(context)
+
+
+class BackgroundLoop:
+    """The loop, its thread, and how many sessions use them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def acquire(self) -> asyncio.AbstractEventLoop:
+        """Return the running loop, started where it is not; each call needs a release()."""
+        with self._lock:
+            self._users += 1
+            if self._loop is None:
+                loop = _new_event_loop()
+                loop.set_exception_handler(_ignore_late_wake_up)
+                # A daemon thread: a session that was never closed must not keep the process from ending.
+                self._thread = threading.Thread(target=_run, args=(loop,), name="penstock client", daemon=True)
+                self._thread.start()
+                self._loop = loop
+            return self._loop
+
+    def release(self) -> None:
+        """Give the loop back; the last one stops it and waits for its thread."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._stop()
+
+    def stop_at_exit(self) -> None:
+        """Stop the loop whoever still uses it: the interpreter is about to go."""
+        with self._lock:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._loop is None or self._thread is None:
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop = self._thread = None
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run *loop* until it is stopped, then end what is left on it, in its own thread."""
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+def run_on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) -> _T:
+    """Run *work* on *loop* from another thread and wait for its result."""
+    return asyncio.run_coroutine_threadsafe(work, loop).result()
+
+
+background = BackgroundLoop()
+atexit.register(background.stop_at_exit)

@@ -1,0 +1,289 @@
+"""Which tick stands where between the caller and the daemon: exactly one answer each, whatever connections do.
+
+No input or output here: a session asks what to send, says what came, and asks anew after a lost stream. A tick lives in
+one ring of records from the moment it is accepted until its answer has long come, and then in the history of its
+instrument, from which a daemon without our states rebuilds them.
+
+    archived <= answered <= sent <= accepted             each the sequence of the next tick to get there
+    accepted - answered <= in_flight_max                 more is refused to the caller
+    (sent - answered) + rebuild ticks not acknowledged <= in_flight_max       more is not given out to be sent
+    answers come in order of sequence, each once         anything else is a DaemonProtocolError
+
+A lost stream takes ``sent`` back: to what the daemon says it has (its states are ours, to the bit), or to ``answered``
+(its states are cold: first the history goes, to rebuild them, then everything unanswered once more).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.v1.records import TICK_BYTES, TICK_DTYPE
+from penstock_client.errors import DaemonProtocolError
+from penstock_client.tick_history import TickHistory
+
+IN_FLIGHT_CAP: Final = 1 << 20  # A larger grant is not used up: the ring's memory stays bounded (80 MiB).
+HISTORY_BYTES_CAP: Final = 1 << 34
+ARCHIVE_TICKS: Final = 1024  # Answered ticks wait in the ring until there are so many, and move on together.
+
+
+class Purpose(IntEnum):
+    """What a batch of ticks is for; the numbers are those of the contract."""
+
+    PREDICT = 1
+    REBUILD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One batch of ticks to send now.
+
+    Attributes:
+        purpose: of all of them.
+        first_sequence: of the first; 0 for REBUILD.
+        records: consecutive 80-byte records, at least one.
+    """
+
+    purpose: Purpose
+    first_sequence: int
+    records: bytes
+
+
+class Ledger:
+    """The books of one session.
+
+    Args:
+        instrument_ids: of the session.
+        keep_history: False where the session will not reconnect: nothing is kept past its answer.
+    """
+
+    def __init__(self, instrument_ids: list[int], *, keep_history: bool = True) -> None:
+        self._instrument_ids = instrument_ids
+        self._keep_history = keep_history
+        self._history = TickHistory(instrument_ids, 0)
+        self._refused: list[
+            int
+        ] = []  # Answered with an error and not yet archived: in no state, so not for rebuilding.
+        self._in_flight_max = 0
+        self._ring = memoryview(bytearray())
+        self._slots = 0
+        self._archived = self._answered = self._sent = self._accepted = 0
+        self._rebuild = b""
+        self._rebuild_given = self._rebuild_taken = self._rebuild_ticks = 0
+
+    # --- What stands in the books -----------------------------------------------------------------------------------
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence that the next accepted tick gets."""
+        return self._accepted
+
+    @property
+    def next_answer(self) -> int:
+        """The sequence of the oldest tick without an answer: what Hello says after a lost stream."""
+        return self._answered
+
+    @property
+    def unanswered(self) -> int:
+        """How many accepted ticks have no answer yet."""
+        return self._accepted - self._answered
+
+    @property
+    def room(self) -> int:
+        """How many ticks can be accepted now."""
+        return max(self._in_flight_max - self.unanswered, 0)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether anything waits to be sent, be there room for it in flight or not."""
+        return self._sent < self._accepted or self._rebuild_given < self._rebuild_ticks
+
+    @property
+    def rebuilt(self) -> bool:
+        """Whether the daemon's states are whole: all rebuild ticks of this stream, if any, have been taken in.
+
+        Where they are not, the token of this stream is not worth offering: the states behind it are half built.
+        """
+        return self._rebuild_taken == self._rebuild_ticks
+
+    # --- The caller's side ------------------------------------------------------------------------------------------
+
+    def accept(self, records: memoryview) -> int:
+        """Take as many of *records* as there is room for, by copy, and return how many that is.
+
+        Args:
+            records: consecutive 80-byte records, format "B".
+        """
+        ticks = min(len(records) // TICK_BYTES, self.room)
+        self._write(self._accepted, records[: ticks * TICK_BYTES])
+        self._accepted += ticks
+        return ticks
+
+    # --- The stream's side ------------------------------------------------------------------------------------------
+
+    def open_first(self, next_sequence: int, in_flight_max: int, rebuild_ticks: int) -> None:
+        """Open the books with the Welcome of a session's first stream."""
+        self._archived = self._answered = self._sent = self._accepted = next_sequence
+        self._set_limits(in_flight_max, rebuild_ticks)
+
+    def reopen_resumed(self, next_sequence: int, in_flight_max: int, rebuild_ticks: int) -> None:
+        """Go on with the daemon's states: it has every tick below *next_sequence*.
+
+        Raises:
+            DaemonProtocolError: it claims ticks that were never sent, or lacks ticks that it has answered.
+        """
+        if not self._answered <= next_sequence <= self._accepted:
+            raise DaemonProtocolError(
+                f"Welcome.next_sequence of a resumed session must be in {self._answered} to {self._accepted} "
+                f"(first unanswered to next): was {next_sequence}"
+            )
+        self._set_limits(in_flight_max, rebuild_ticks)
+        assert self.rebuilt, "resumed a session whose states are half built"
+        self._sent = next_sequence
+
+    def reopen_cold(self, next_sequence: int, in_flight_max: int, rebuild_ticks: int) -> None:
+        """Go on with a daemon that has none of our states: rebuild them, then send everything unanswered again.
+
+        Raises:
+            DaemonProtocolError: it does not start at the sequence that Hello named.
+        """
+        if next_sequence != self._answered:
+            raise DaemonProtocolError(
+                f"Welcome.next_sequence of a cold session must be Hello.first_sequence={self._answered}: "
+                f"was {next_sequence}"
+            )
+        self._set_limits(in_flight_max, rebuild_ticks)
+        self._sent = self._answered
+        self._rebuild = self._history.all_records()
+        self._rebuild_given = self._rebuild_taken = 0
+        self._rebuild_ticks = len(self._rebuild) // TICK_BYTES
+
+    def take(self, ticks_max: int) -> Outgoing | None:
+        """Return what to send next, at most *ticks_max* ticks, counted as sent; None while there is nothing."""
+        waiting = self._sent - self._answered + self._rebuild_given - self._rebuild_taken
+        room = min(self._in_flight_max - waiting, ticks_max)
+        if room <= 0:
+            return None
+        if self._rebuild_given < self._rebuild_ticks:
+            first = self._rebuild_given
+            self._rebuild_given = min(first + room, self._rebuild_ticks)
+            records = self._rebuild[first * TICK_BYTES : self._rebuild_given * TICK_BYTES]
+            if self._rebuild_given == self._rebuild_ticks:
+                self._rebuild = b""
+            return Outgoing(Purpose.REBUILD, 0, records)
+        ticks = min(self._accepted - self._sent, room)
+        if ticks == 0:
+            return None
+        first = self._sent
+        self._sent += ticks
+        return Outgoing(Purpose.PREDICT, first, self._read(first, ticks))
+
+    def answer(self, predicted: NDArray[np.uint64], refused: list[int]) -> None:
+        """Note the answers of one message: sequences with a prediction and sequences with an error.
+
+        Args:
+            predicted: shape (predictions,), in the message's order.
+            refused: in the message's order.
+
+        Raises:
+            DaemonProtocolError: together they are not the next unanswered sequences, each once and in order.
+        """
+        if refused:
+            self._check_order(np.asarray(refused, dtype=np.uint64))
+            self._check_order(predicted)
+            sequences = np.sort(np.concatenate([predicted, np.asarray(refused, dtype=np.uint64)]))
+        else:
+            sequences = predicted
+        count = len(sequences)
+        if count == 0:
+            return
+        if int(sequences[0]) != self._answered or int(sequences[-1]) != self._answered + count - 1:
+            raise DaemonProtocolError(
+                f"answers must go on at sequence {self._answered}, each once and in order: "
+                f"got {count} from {int(sequences[0])} to {int(sequences[-1])}"
+            )
+        self._check_order(sequences)
+        if self._answered + count > self._sent:
+            raise DaemonProtocolError(
+                f"answers must be to ticks that were sent: got sequence {self._answered + count - 1}, "
+                f"sent up to {self._sent - 1}"
+            )
+        self._answered += count
+        self._rebuild_taken = self._rebuild_ticks  # Ticks are taken in order: an answer says that the rebuild is over.
+        if refused and self._keep_history:
+            self._refused += refused
+        if self._answered - self._archived >= ARCHIVE_TICKS:
+            self._archive()
+
+    def rebuild_progress(self, ticks: int) -> None:
+        """Note that the daemon has taken in *ticks* rebuild ticks of this session in all; fewer than before is late news.
+
+        Raises:
+            DaemonProtocolError: more than were sent.
+        """
+        if ticks > self._rebuild_given:
+            raise DaemonProtocolError(
+                f"RebuildProgress.ticks must be at most the {self._rebuild_given} that were sent: was {ticks}"
+            )
+        self._rebuild_taken = max(self._rebuild_taken, ticks)
+
+    # --- Inside -----------------------------------------------------------------------------------------------------
+
+    def _check_order(self, sequences: NDArray[np.uint64]) -> None:
+        if len(sequences) > 1 and not (sequences[1:] > sequences[:-1]).all():
+            raise DaemonProtocolError(f"answers must be in order of sequence, each once: from {int(sequences[0])} on")
+
+    def _set_limits(self, in_flight_max: int, rebuild_ticks: int) -> None:
+        """Take over a Welcome's limits; what is held moves to a larger ring where one is needed."""
+        if in_flight_max < 1:
+            raise DaemonProtocolError(f"Welcome.in_flight_max must be at least 1: was {in_flight_max}")
+        if rebuild_ticks * len(self._instrument_ids) * TICK_BYTES > HISTORY_BYTES_CAP:
+            raise DaemonProtocolError(
+                f"Welcome.rebuild_ticks must be such that the history of {len(self._instrument_ids)} instruments "
+                f"takes at most {HISTORY_BYTES_CAP} bytes: was {rebuild_ticks}"
+            )
+        self._archive()
+        if self._keep_history and rebuild_ticks != self._history.ticks:
+            self._history = self._history.resized(rebuild_ticks)
+        self._in_flight_max = min(in_flight_max, IN_FLIGHT_CAP)
+        if self._in_flight_max + ARCHIVE_TICKS > self._slots:
+            held = self._read(self._answered, self.unanswered)
+            self._slots = self._in_flight_max + ARCHIVE_TICKS
+            self._ring = memoryview(bytearray(self._slots * TICK_BYTES))
+            self._write(self._answered, memoryview(held))
+
+    def _archive(self) -> None:
+        """Move answered ticks from the ring to the history of their instruments."""
+        ticks = self._answered - self._archived
+        if self._keep_history and ticks:
+            records = np.frombuffer(self._read(self._archived, ticks), dtype=TICK_DTYPE)
+            if self._refused:
+                keep = np.ones(ticks, dtype=bool)
+                keep[np.asarray(self._refused) - self._archived] = False
+                records = records[keep]
+                self._refused.clear()
+            self._history.add(records)
+        self._archived = self._answered
+
+    def _write(self, sequence: int, records: memoryview) -> None:
+        """Put *records* into the ring, the first at *sequence*."""
+        if not records:
+            return
+        start = sequence % self._slots * TICK_BYTES
+        fits = min(len(records), len(self._ring) - start)
+        self._ring[start : start + fits] = records[:fits]
+        self._ring[: len(records) - fits] = records[fits:]
+
+    def _read(self, sequence: int, ticks: int) -> bytes:
+        """Copy *ticks* records out of the ring, the first at *sequence*."""
+        if ticks == 0:
+            return b""
+        start, size = sequence % self._slots * TICK_BYTES, ticks * TICK_BYTES
+        fits = min(size, len(self._ring) - start)
+        if fits == size:
+            return bytes(self._ring[start : start + size])
+        return bytes(self._ring[start:]) + bytes(self._ring[: size - fits])

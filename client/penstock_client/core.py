@@ -1,0 +1,421 @@
+"""A session without its front: it keeps one stream to the daemon going, through losses and restarts, to its end.
+
+One task supervises: it reads a stream until it ends, then opens the next. A second task writes: it sends whatever has
+gathered while its last write was under way. Neither wakes up without a reason: ticks, a message, or a heartbeat due.
+
+    every accepted tick is answered once, in order, into the mailbox; or the mailbox ends with the error
+    open() -> accept()* -> finish() or close(); a session is used once
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from penstock.v1 import prediction_pb2 as pb
+from penstock_client import wire
+from penstock_client.bookkeeping import Ledger
+from penstock_client.errors import (
+    ConnectFailed,
+    DaemonProtocolError,
+    DeadlineExceeded,
+    LocalUsageError,
+    PenstockError,
+    SessionLost,
+)
+from penstock_client.mailbox import Mailbox
+from penstock_client.pulse import INTERVALS_TO_LOST, Pulse
+from penstock_client.reconnect import Backoff, ReconnectPolicy
+from penstock_client.refusals import StreamEnded
+from penstock_client.settings import Settings
+from penstock_client.stream import Stream
+
+BATCH_TICKS_MAX = 4096  # 320 KiB: far below the message limit, and the daemon starts on it before the rest has come.
+FINISH_GRACE_S = 5.0  # For the daemon to close the stream after Goodbye; every answer is here already.
+CLOSE_GRACE_S = 1.0  # The same when the caller leaves early.
+LOOK_AGAIN_S_MIN = 0.001
+
+_log = logging.getLogger("penstock_client")
+
+
+class SessionCore:
+    """The life of one session on the running event loop.
+
+    Args:
+        settings: the checked arguments of connect().
+        mailbox: where answers go.
+        on_room: called on the loop when ticks were answered or the session has ended: there may be room now.
+    """
+
+    def __init__(self, settings: Settings, mailbox: Mailbox, on_room: Callable[[], None]) -> None:
+        self._settings = settings
+        self._mailbox = mailbox
+        self._on_room = on_room
+        ids = [instrument.instrument_id for instrument in settings.greeting.instruments]
+        self._ledger = Ledger(ids, keep_history=settings.reconnect is not None)
+        self._backoff = Backoff(settings.reconnect or ReconnectPolicy(), random.Random())  # noqa: S311 - Jitter.
+        self._welcome: pb.Welcome | None = None
+        self._token = b""
+        self._stream: Stream | None = None
+        self._work = asyncio.Event()  # Something for the writer: ticks, room, a heartbeat, the end.
+        self._heartbeat_due = self._draining = self._paused = False
+        self._finishing = self._closing = self._said_goodbye = False
+        self._pulse: Pulse | None = None
+        self._beat_timer: asyncio.TimerHandle | None = None
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
+        self.ended = asyncio.Event()
+        self.reconnects = 0
+
+    # --- What the front asks ----------------------------------------------------------------------------------------
+
+    @property
+    def welcome(self) -> pb.Welcome:
+        """The daemon's latest Welcome."""
+        if self._welcome is None:
+            raise LocalUsageError("the session must be open first: enter it with 'with', or call open()")
+        return self._welcome
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence that the next accepted tick gets."""
+        return self._ledger.next_sequence
+
+    @property
+    def next_answer(self) -> int:
+        """The sequence of the oldest tick without an answer."""
+        return self._ledger.next_answer
+
+    async def open(self) -> None:
+        """Connect and say Hello.
+
+        Raises:
+            ConnectFailed: no daemon took the session within the connect deadline.
+            SessionRefused: one said no.
+            DaemonProtocolError: one answered with nonsense.
+            LocalUsageError: the session was opened before.
+        """
+        if self._supervisor is not None or self.ended.is_set():
+            raise LocalUsageError("a session can be opened once: call connect() for another one")
+        loop = asyncio.get_running_loop()
+        opened_s = loop.time()
+        stream = await self._open_first(opened_s)
+        self._supervisor = loop.create_task(self._supervise(stream), name="penstock session")
+        if self._settings.deadline_s is not None:
+            self._deadline_timer = loop.call_at(opened_s + self._settings.deadline_s, self._expire)
+
+    def accept(self, records: memoryview) -> int:
+        """Take as many ticks as there is room for and return how many that is; they are sent as soon as may be.
+
+        Raises:
+            LocalUsageError: not open, or finish() or close() was called.
+            PenstockError: what ended the session.
+        """
+        self.check_usable()
+        taken = self._ledger.accept(records)
+        if taken:
+            self._work.set()
+        return taken
+
+    def check_usable(self) -> None:
+        """Raise what accept() would raise for the session's sake."""
+        if self._failure is not None:
+            raise self._failure
+        if self._supervisor is None:
+            raise LocalUsageError("the session must be open first: enter it with 'with', or call open()")
+        if self._finishing or self._closing or self.ended.is_set():
+            raise LocalUsageError("no ticks can be sent after finish() or close(): call connect() for another session")
+
+    async def finish(self) -> None:
+        """Wait until every accepted tick is answered, then take leave of the daemon.
+
+        Raises:
+            PenstockError: what ended the session before that.
+        """
+        if self._supervisor is None:
+            raise LocalUsageError("the session must be open first: enter it with 'with', or call open()")
+        self._finishing = True
+        self._work.set()
+        await self.ended.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def close(self) -> None:
+        """End the session within a bound; ticks without an answer get none. Does nothing the second time."""
+        self._closing = True
+        self._mailbox.abandon()
+        if self._supervisor is None or self._supervisor.done():
+            return
+        self._work.set()
+        try:
+            if self._stream is not None:
+                await asyncio.wait([self._supervisor], timeout=CLOSE_GRACE_S)
+        finally:
+            self._supervisor.cancel()
+        await asyncio.wait([self._supervisor])
+
+    # --- From stream to stream --------------------------------------------------------------------------------------
+
+    async def _open_first(self, opened_s: float) -> Stream:
+        """Open the first stream, trying again while a daemon may still be starting."""
+        loop = asyncio.get_running_loop()
+        limit_s = min(self._settings.connect_deadline_s, self._settings.deadline_s or self._settings.connect_deadline_s)
+        while True:
+            left_s = opened_s + limit_s - loop.time()
+            try:
+                return await self._open_stream(max(left_s, LOOK_AGAIN_S_MIN), first=True)
+            except StreamEnded as end:
+                if not end.again:
+                    raise end.refusal() from end
+                delay_s = self._backoff.next_delay_s()
+                if self._settings.reconnect is None or loop.time() + delay_s >= opened_s + limit_s:
+                    raise ConnectFailed(
+                        f"no daemon took the session at {self._settings.address} within {limit_s:.3g} s "
+                        f"({self._backoff.attempts} tries): {end}; start penstockd, or check the address"
+                    ) from end.refusal()
+            await asyncio.sleep(delay_s)
+
+    async def _open_stream(self, timeout_s: float, *, first: bool) -> Stream:
+        """Open a stream, take over its Welcome, and bring the books in line with it."""
+        token = self._token if self._ledger.rebuilt else b""
+        hello = wire.hello(self._settings.greeting, resume_token=token, next_answer=self._ledger.next_answer)
+        stream, data = await Stream.open(self._settings.address, hello, timeout_s)
+        try:
+            self._take_over(data, first=first, token_offered=bool(token))
+        except BaseException:
+            await stream.close()
+            raise
+        return stream
+
+    def _take_over(self, data: bytes, *, first: bool, token_offered: bool) -> None:
+        """Bring the books in line with the Welcome that *data* must be."""
+        response = wire.response(data)
+        if response.WhichOneof("message") != "welcome":
+            raise DaemonProtocolError(f"the daemon must answer Hello with Welcome: was {_kind(response)}")
+        welcome = response.welcome
+        limits = (welcome.next_sequence, welcome.in_flight_max, welcome.rebuild_ticks)
+        resumed = welcome.state_origin == pb.STATE_ORIGIN_RESUMED
+        if resumed and not token_offered:
+            raise DaemonProtocolError("the daemon resumed a session that no token was offered for")
+        if first:
+            self._ledger.open_first(*limits)
+        else:
+            self._check_same_meaning(welcome)
+            if resumed:
+                self._ledger.reopen_resumed(*limits)
+            else:
+                self._ledger.reopen_cold(*limits)
+            self.reconnects += 1
+            _log.warning(
+                "reconnected: address=%s, states=%s, unanswered=%d, attempts=%d",
+                self._settings.address,
+                "resumed" if resumed else "cold",
+                self._ledger.unanswered,
+                self._backoff.attempts,
+            )
+        self._welcome, self._token = welcome, welcome.resume_token
+
+    def _check_same_meaning(self, welcome: pb.Welcome) -> None:
+        """Refuse to go on where forecasts would change their meaning in the middle of a session."""
+        before = [horizon.name for horizon in self.welcome.horizons]
+        now = [horizon.name for horizon in welcome.horizons]
+        if before != now:
+            raise SessionLost(
+                f"the daemon that took the session over predicts other horizons: {now}, before {before}; connect anew",
+                unanswered=self._ledger.unanswered,
+                attempts=self._backoff.attempts,
+            )
+
+    async def _supervise(self, stream: Stream | None) -> None:
+        """Keep the session going until it is finished, closed or failed."""
+        try:
+            while stream is not None:
+                try:
+                    end = await self._serve(stream)
+                finally:
+                    self._stream = None
+                    await stream.close()
+                stream = await self._next_stream(end)
+        except PenstockError as error:
+            self._failure = error
+        except asyncio.CancelledError:
+            if self._failure is None and not self._closing:
+                self._failure = SessionLost("the session's task was cancelled", unanswered=self._ledger.unanswered)
+        except Exception as error:  # noqa: BLE001 - Policy: a mistake of ours reaches the caller, not a dead task.
+            self._failure = error
+        finally:
+            if self._deadline_timer is not None:
+                self._deadline_timer.cancel()
+            self.ended.set()
+            self._mailbox.close(self._failure)
+            self._on_room()
+
+    async def _next_stream(self, end: StreamEnded) -> Stream | None:
+        """Open another stream after *end*; None where the session is over."""
+        loop = asyncio.get_running_loop()
+        policy = self._settings.reconnect
+        if policy is not None and not self._over:
+            _log.warning("connection lost: address=%s, reason=%s", self._settings.address, end)
+        while not self._over:
+            left_s = self._backoff.remaining_s(loop.time()) if policy is not None else 0.0
+            delay_s = self._backoff.next_delay_s()
+            if policy is None or delay_s >= left_s:
+                attempts = self._backoff.attempts - 1
+                how = f"not regained in {attempts} tries" if policy is not None else "reconnect=False"
+                raise SessionLost(
+                    f"the connection to {self._settings.address} was lost ({how}): {end}; "
+                    f"{self._ledger.unanswered} ticks have no answer",
+                    unanswered=self._ledger.unanswered,
+                    attempts=attempts,
+                ) from end.refusal()
+            await asyncio.sleep(delay_s)
+            try:
+                return await self._open_stream(min(left_s - delay_s, self._settings.connect_deadline_s), first=False)
+            except StreamEnded as again:
+                # A limit of the daemon may be taken up by what others lost: it frees itself with time.
+                if not again.again and again.code != "RESOURCE_EXHAUSTED":
+                    raise again.refusal() from again
+                end = again
+        return None
+
+    @property
+    def _over(self) -> bool:
+        """Whether nothing is left to do once the stream has ended."""
+        return self._said_goodbye or self._closing or (self._finishing and not self._ledger.unanswered)
+
+    def _expire(self) -> None:
+        """End the session: its deadline has come."""
+        self._failure = DeadlineExceeded(
+            f"the session's deadline_s={self._settings.deadline_s} has passed: "
+            f"{self._ledger.unanswered} ticks have no answer"
+        )
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+
+    # --- On one stream ----------------------------------------------------------------------------------------------
+
+    async def _serve(self, stream: Stream) -> StreamEnded:
+        """Read and write *stream* until it ends, and return how."""
+        loop = asyncio.get_running_loop()
+        self._stream = stream
+        self._heartbeat_due = self._draining = False
+        self._work.set()
+        interval_s = self.welcome.heartbeat_interval_ns / 1e9
+        self._pulse = Pulse.start(interval_s, loop.time()) if interval_s > 0 else None
+        if self._pulse is not None:
+            self._beat_timer = loop.call_at(self._pulse.due_s, self._beat)
+        writer = loop.create_task(self._write_all(stream), name="penstock writer")
+        writer.add_done_callback(lambda task: self._writer_ended(task, stream))
+        try:
+            end = await self._read_all(stream)
+        finally:
+            if self._beat_timer is not None:
+                self._beat_timer.cancel()
+            writer.cancel()
+            await asyncio.wait([writer])
+        mistake = None if writer.cancelled() else writer.exception()
+        if mistake is not None:
+            raise mistake
+        return end
+
+    async def _read_all(self, stream: Stream) -> StreamEnded:
+        """Handle every message of *stream* until its end."""
+        while True:
+            try:
+                data = await stream.read()
+            except StreamEnded as end:
+                if not end.again:
+                    raise end.refusal() from end
+                return end
+            received_ns = time.time_ns()
+            if data is None:
+                return StreamEnded("OK", "the daemon is draining" if self._draining else "the daemon closed the stream")
+            if self._pulse is not None:
+                self._pulse.received_s = asyncio.get_running_loop().time()
+            self._handle(wire.response(data), received_ns)
+            if self._mailbox.full:
+                self._paused = True
+                await self._mailbox.room()
+                self._paused = False
+
+    def _handle(self, response: pb.StreamPredictionsResponse, received_ns: int) -> None:
+        """Take in one message."""
+        kind = response.WhichOneof("message")
+        if kind == "predictions":
+            batch = wire.batch(response.predictions, received_ns)
+            self._ledger.answer(batch.predictions["sequence"], [error.sequence for error in batch.errors])
+            self._backoff.progress()
+            if len(batch.predictions) or batch.errors:
+                self._mailbox.put(batch)
+            self._on_room()
+        elif kind == "heartbeat":
+            if not self._ledger.unanswered:
+                self._backoff.progress()
+            return
+        elif kind == "rebuild_progress":
+            self._ledger.rebuild_progress(response.rebuild_progress.ticks)
+        elif kind == "goodbye":
+            self._draining = True
+            self._token = response.goodbye.resume_token
+        else:
+            raise DaemonProtocolError(f"the daemon must not send {_kind(response)} after Welcome")
+        if self._ledger.has_more or self._finishing:
+            self._work.set()
+
+    async def _write_all(self, stream: Stream) -> None:
+        """Send whatever has gathered, again and again, until the session says Goodbye or the stream ends."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                outgoing = None if self._draining or self._closing else self._ledger.take(BATCH_TICKS_MAX)
+                if outgoing is not None:
+                    data = wire.ticks(outgoing)
+                elif self._over:
+                    break
+                elif self._heartbeat_due:
+                    data = wire.heartbeat()
+                else:
+                    self._work.clear()
+                    await self._work.wait()
+                    continue
+                self._heartbeat_due = False
+                await stream.write(data)
+                if self._pulse is not None:
+                    self._pulse.sent_s = loop.time()
+            await stream.write(wire.goodbye())
+            self._said_goodbye = True
+            await stream.done_writing()
+        except StreamEnded:
+            return  # The reader learns the reason.
+        await asyncio.sleep(CLOSE_GRACE_S if self._closing else FINISH_GRACE_S)
+        stream.give_up("the daemon did not close the stream after Goodbye")
+
+    def _writer_ended(self, writer: asyncio.Task[None], stream: Stream) -> None:
+        """End the stream where the writer failed by a mistake of ours, so that the reader does not wait for ever."""
+        if not writer.cancelled() and writer.exception() is not None:
+            stream.give_up("the writer failed")
+
+    def _beat(self) -> None:
+        """Send a heartbeat where one is due, give up a silent daemon, and look again when there is reason to."""
+        assert self._pulse is not None, "a beat without a pulse"
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        if self._paused:
+            self._pulse.received_s = now_s  # We do not listen: silence says nothing.
+        send, lost = self._pulse.look(now_s)
+        if lost and self._stream is not None:
+            silent_s = INTERVALS_TO_LOST * self._pulse.interval_s
+            self._stream.give_up(f"the daemon was silent for {silent_s:.3g} s")
+            return
+        if send:
+            self._heartbeat_due = True
+            self._work.set()
+        self._beat_timer = loop.call_at(max(self._pulse.due_s, now_s + LOOK_AGAIN_S_MIN), self._beat)
+
+
+def _kind(response: pb.StreamPredictionsResponse) -> str:
+    return response.WhichOneof("message") or "a message of no kind"
