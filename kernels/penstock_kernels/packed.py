@@ -1,0 +1,136 @@
+"""A model as three flat arrays that compiled code can walk: a header of integers, weights, and constants.
+
+The weights lie in the order in which a step reads them, sixteen units at a time, so that a step is one walk through
+memory from the first word to the last:
+
+    weights  =  for each 16 units: bias, input weights, recurrent weights, leak      RESERVOIR_OFFSET
+                for each horizon, for each 16 columns: three rows of the readout     READOUT_OFFSET
+                for each horizon: CALIBRATION_WORDS numbers                          CALIBRATION_OFFSET
+    constants = clip, means of the inputs, 1 / scales of the inputs
+
+Units and readout columns are padded with zeros to whole lanes; a padded unit has leak 0 and stays 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_kernels.compiled import Float32s, Float64s, Int64s
+from penstock_kernels.features import FEATURE_NAMES
+from penstock_kernels.lanes import LANES
+from penstock_kernels.model import (
+    FAN_IN_MAX,
+    INPUTS_MAX,
+    OUTPUTS_PER_HORIZON,
+    TOPOLOGIES,
+    HorizonKind,
+    Model,
+)
+
+# Positions in the header.
+UNITS: Final = 0
+FAN_IN: Final = 1
+INPUTS: Final = 2
+HORIZONS: Final = 3
+REBUILD_TICKS: Final = 4
+TOPOLOGY: Final = 5  # A value of TOPOLOGIES.
+UNITS_PADDED: Final = 6
+COLUMNS_PADDED: Final = 7  # Of the readout: padded units, then inputs and 1, padded.
+RESERVOIR_OFFSET: Final = 8  # Into weights, as the next two.
+READOUT_OFFSET: Final = 9
+CALIBRATION_OFFSET: Final = 10
+MEANS_OFFSET: Final = 11  # Into constants, as the next one.
+SCALES_OFFSET: Final = 12
+ALWAYS_MOVES: Final = 16  # One per horizon: 1 where the mid has moved at its end by definition.
+SHIFTS: Final = 32  # fan_in of them.
+CODES: Final = SHIFTS + FAN_IN_MAX  # Position in FEATURE_NAMES of each input.
+HEADER_WORDS: Final = CODES + INPUTS_MAX
+
+CALIBRATION_WORDS: Final = 6
+_ALIGNMENT_BYTES: Final = 64
+
+
+@dataclass(frozen=True, eq=False)
+class PackedModel:
+    """What compiled code needs of a model; none of it is ever written."""
+
+    header: Int64s  # Shape (HEADER_WORDS,).
+    weights: Float32s  # Shape (any,), contiguous, 64-byte aligned.
+    constants: Float64s  # Shape (any,), contiguous.
+
+
+def pack(model: Model) -> PackedModel:
+    """Lay *model* out for the kernels; a model is valid by construction, so this cannot fail."""
+    inputs, horizons = len(model.features), len(model.horizons)
+    header = np.zeros(HEADER_WORDS, dtype=np.int64)
+    header[UNITS] = model.units
+    header[FAN_IN] = model.fan_in
+    header[INPUTS] = inputs
+    header[HORIZONS] = horizons
+    header[REBUILD_TICKS] = model.rebuild_ticks
+    header[TOPOLOGY] = TOPOLOGIES[model.topology]
+    header[UNITS_PADDED] = padded(model.units)
+    header[COLUMNS_PADDED] = padded(model.units) + padded(inputs + 1)
+    header[ALWAYS_MOVES : ALWAYS_MOVES + horizons] = [h.kind == HorizonKind.NEXT_MOVE for h in model.horizons]
+    header[SHIFTS : SHIFTS + model.fan_in] = model.shifts
+    header[CODES : CODES + inputs] = [FEATURE_NAMES.index(name) for name in model.features]
+
+    parts = [_reservoir_words(model), _readout_words(model), _calibration_words(model)]
+    header[RESERVOIR_OFFSET] = 0
+    header[READOUT_OFFSET] = len(parts[0])
+    header[CALIBRATION_OFFSET] = len(parts[0]) + len(parts[1])
+    weights = aligned_float32(sum(len(part) for part in parts))
+    np.concatenate(parts, out=weights)
+
+    header[MEANS_OFFSET] = 1
+    header[SCALES_OFFSET] = 1 + inputs
+    constants = np.concatenate([[model.clip], model.feature_mean, 1.0 / model.feature_scale])
+    return PackedModel(header, weights, constants)
+
+
+def _reservoir_words(model: Model) -> Float32s:
+    rows = np.concatenate([model.bias[None], model.input_weights, model.recurrent, model.leak[None]])
+    lanes = np.zeros((len(rows), padded(model.units)), dtype=np.float32)
+    lanes[:, : model.units] = rows
+    return _by_lanes(lanes)
+
+
+def _readout_words(model: Model) -> Float32s:
+    units, units_padded = model.units, padded(model.units)
+    rest = model.readout.shape[1] - units
+    rows = np.zeros((len(model.readout), units_padded + padded(rest)), dtype=np.float32)
+    rows[:, :units] = model.readout[:, :units]
+    rows[:, units_padded : units_padded + rest] = model.readout[:, units:]
+    return np.concatenate(
+        [_by_lanes(rows[first : first + OUTPUTS_PER_HORIZON]) for first in range(0, len(rows), OUTPUTS_PER_HORIZON)]
+    )
+
+
+def _calibration_words(model: Model) -> Float32s:
+    rows = [
+        (c.return_scale, c.deviation, c.direction_slope, c.direction_offset, c.moved_slope, c.moved_offset)
+        for c in model.calibration
+    ]
+    return np.array(rows, dtype=np.float32).reshape(-1)
+
+
+def _by_lanes(rows: NDArray[np.float32]) -> Float32s:
+    """Reorder *rows*, shape (rows, columns), so that sixteen columns of every row lie together."""
+    return np.ascontiguousarray(rows.reshape(len(rows), -1, LANES).swapaxes(0, 1)).reshape(-1)
+
+
+def padded(count: int) -> int:
+    """Return *count* rounded up to whole lanes."""
+    return -(-count // LANES) * LANES
+
+
+def aligned_float32(words: int) -> Float32s:
+    """Return zeros, shape (words,), that start at a multiple of 64 bytes."""
+    spare = _ALIGNMENT_BYTES // 4
+    block = np.zeros(words + spare, dtype=np.float32)
+    first = -(block.ctypes.data // 4) % spare
+    return block[first : first + words]

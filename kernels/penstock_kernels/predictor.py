@@ -1,0 +1,144 @@
+"""The predictor as the engine sees it: pack a model once, then two calls per tick.
+
+    features_step     tick, running state        -> inputs, flags
+    predict_step      inputs, reservoir state    -> forecasts
+
+All memory is the caller's. Zeros are a fresh state, of ``running`` and of ``state`` alike, so zeroing resets both.
+Both calls are compiled, hold no lock, allocate nothing, and give the same bits on any machine.
+"""
+
+from __future__ import annotations
+
+from penstock_kernels.compiled import Float32s, Float64s, Int64, Int64s, compiled
+from penstock_kernels.features import RUNNING_WORDS, features_advance, standardise
+from penstock_kernels.lanes import LANES
+from penstock_kernels.packed import (
+    CODES,
+    COLUMNS_PADDED,
+    FAN_IN,
+    HEADER_WORDS,
+    HORIZONS,
+    INPUTS,
+    MEANS_OFFSET,
+    REBUILD_TICKS,
+    SCALES_OFFSET,
+    TOPOLOGY,
+    UNITS,
+    UNITS_PADDED,
+    PackedModel,
+    pack,
+)
+from penstock_kernels.readout import FORECAST_WORDS, readout_step
+from penstock_kernels.reservoir import cyclic_step
+
+__all__ = [
+    "FAN_IN",
+    "FORECAST_WORDS",
+    "HEADER_WORDS",
+    "HORIZONS",
+    "INPUTS",
+    "REBUILD_TICKS",
+    "TOPOLOGY",
+    "UNITS",
+    "PackedModel",
+    "features_step",
+    "pack",
+    "predict_step",
+    "running_words",
+    "scratch_words",
+    "state_words",
+]
+
+
+def state_words(header: Int64s) -> int:
+    """Return the float32 words of one reservoir state: x twice and sixteen spare words."""
+    return 2 * int(header[UNITS]) + LANES
+
+
+def running_words(header: Int64s) -> int:  # noqa: ARG001  # Features of later versions may differ by model.
+    """Return the float64 words of one instrument's running feature state."""
+    return RUNNING_WORDS
+
+
+def scratch_words(header: Int64s) -> int:
+    """Return the float32 words of scratch memory, one per engine: the readout's columns."""
+    return int(header[COLUMNS_PADDED])
+
+
+@compiled
+def features_step(
+    header: Int64s,
+    constants: Float64s,
+    running: Float64s,
+    ts_recv: Int64,
+    ts_event: Int64,  # noqa: ARG001  # Part of a tick; undefined or running backwards in recordings, so unused so far.
+    price: Int64,  # noqa: ARG001  # As above: a trade's price is inside the book's.
+    size: Int64,
+    action: Int64,
+    side: Int64,
+    bid_px: Int64,
+    ask_px: Int64,
+    bid_sz: Int64,
+    ask_sz: Int64,
+    inputs: Float32s,
+) -> int:
+    """Take one tick into *running* and write the reservoir's inputs.
+
+    Args:
+        header: of a PackedModel.
+        constants: of a PackedModel.
+        running: shape (running_words,), one instrument's. Overwritten.
+        ts_recv: Unix time, ns.
+        ts_event: Unix time, ns; -1 when undefined.
+        price: of the trade, 1e-9; 2^63-1 when undefined, as the book's prices.
+        size: of the trade, in the instrument's scale, as the book's sizes.
+        action: ASCII, as in a tick record.
+        side: ASCII, as in a tick record.
+        bid_px: best bid after the event, 1e-9.
+        ask_px: best ask after the event, 1e-9.
+        bid_sz: size at the best bid.
+        ask_sz: size at the best ask.
+        inputs: shape (inputs,). Overwritten: standardised and clipped, never NaN.
+
+    Returns:
+        Bits of PredictionFlag: BOOK_ONE_SIDED, BOOK_CROSSED, TIME_BACKWARDS.
+    """
+    flags = features_advance(running, ts_recv, size, action, side, bid_px, ask_px, bid_sz, ask_sz)
+    means = header[MEANS_OFFSET]
+    scales = header[SCALES_OFFSET]
+    count = header[INPUTS]
+    standardise(
+        running,
+        header[CODES : CODES + count],
+        constants[means : means + count],
+        constants[scales : scales + count],
+        constants[0],
+        inputs[:count],
+    )
+    return flags
+
+
+@compiled
+def predict_step(
+    header: Int64s, weights: Float32s, state: Float32s, inputs: Float32s, scratch: Float32s, forecasts: Float32s
+) -> None:
+    """Advance one reservoir state by one tick and write its forecasts.
+
+    Args:
+        header: of a PackedModel.
+        weights: of a PackedModel.
+        state: shape (state_words,), one instrument's. Overwritten.
+        inputs: shape (inputs,), from features_step.
+        scratch: shape (scratch_words,). Overwritten: the new x, inputs and 1.
+        forecasts: shape (HORIZONS_MAX, 4): expected return, deviation, probability up, probability down.
+            Overwritten; rows past the model's horizons become 0.
+    """
+    cyclic_step(header, weights, state, inputs, scratch)
+    count = header[INPUTS]
+    first = header[UNITS_PADDED]
+    for position in range(count):
+        scratch[first + position] = inputs[position]
+    scratch[first + count] = 1.0
+    for position in range(first + count + 1, header[COLUMNS_PADDED]):
+        scratch[position] = 0.0
+    readout_step(header, weights, scratch, forecasts)

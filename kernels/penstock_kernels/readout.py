@@ -1,0 +1,86 @@
+"""The readout: outputs = readout [x, inputs, 1], then calibrated into forecasts.
+
+Each output is a sum over sixteen lanes: lane l adds the products of columns l, l + 16, l + 32 ... in order, and the
+lanes are added by halves at the end (see lanes.py). The order is fixed, so the sum has the same bits everywhere.
+
+    0 <= up, 0 <= down, up + down <= 1      for every forecast, even of outputs that are not finite
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from penstock_kernels.compiled import Float32s, Int64, Int64s, compiled
+from penstock_kernels.elementary import logistic
+from penstock_kernels.lanes import LANES, load, splat, total
+from penstock_kernels.packed import (
+    ALWAYS_MOVES,
+    CALIBRATION_OFFSET,
+    CALIBRATION_WORDS,
+    COLUMNS_PADDED,
+    HORIZONS,
+    READOUT_OFFSET,
+)
+
+# Columns of forecasts.
+EXPECTED_RETURN: Final = 0
+DEVIATION: Final = 1
+PROBABILITY_UP: Final = 2
+PROBABILITY_DOWN: Final = 3
+FORECAST_WORDS: Final = 4
+
+
+@compiled
+def readout_step(header: Int64s, weights: Float32s, design: Float32s, forecasts: Float32s) -> None:
+    """Write the forecasts of one design row.
+
+    Args:
+        header: of a PackedModel.
+        weights: of a PackedModel.
+        design: x, inputs, 1, each part padded with zeros, shape (COLUMNS_PADDED,).
+        forecasts: shape (any, 4). Overwritten; rows past the model's horizons become 0.
+
+    Allocates nothing.
+    """
+    columns = header[COLUMNS_PADDED]
+    word = header[READOUT_OFFSET]
+    calibration = header[CALIBRATION_OFFSET]
+    for horizon in range(header[HORIZONS]):
+        returns = splat(0.0)
+        direction = splat(0.0)
+        moved = splat(0.0)
+        for column in range(0, columns, LANES):
+            lanes = load(design, column)
+            returns = returns + load(weights, word) * lanes
+            direction = direction + load(weights, word + LANES) * lanes
+            moved = moved + load(weights, word + 2 * LANES) * lanes
+            word += 3 * LANES
+        always_moves = header[ALWAYS_MOVES + horizon] != 0
+        _calibrate(
+            weights, calibration, always_moves, total(returns), total(direction), total(moved), forecasts[horizon]
+        )
+        calibration += CALIBRATION_WORDS
+    for horizon in range(header[HORIZONS], len(forecasts)):
+        for column in range(FORECAST_WORDS):
+            forecasts[horizon, column] = 0.0
+
+
+@compiled
+def _calibrate(
+    weights: Float32s,
+    calibration: Int64,
+    always_moves: bool,
+    returns: float,
+    direction: float,
+    moved: float,
+    forecast: Float32s,
+) -> None:
+    """Turn a horizon's three outputs into its forecast; see model.Calibration for the formula."""
+    up_share = logistic(weights[calibration + 2] * float(direction) + weights[calibration + 3])
+    moved_share = 1.0
+    if not always_moves:
+        moved_share = logistic(weights[calibration + 4] * float(moved) + weights[calibration + 5])
+    forecast[EXPECTED_RETURN] = weights[calibration] * float(returns)
+    forecast[DEVIATION] = weights[calibration + 1]
+    forecast[PROBABILITY_UP] = moved_share * up_share
+    forecast[PROBABILITY_DOWN] = moved_share - moved_share * up_share
