@@ -1,0 +1,222 @@
+"""ModelService, LatencyService, health and reflection: all that is not a tick.
+
+These are rare calls; they run on the event loop beside the sessions, and what is slow in them (reading a model file)
+goes to the executor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import grpc
+import numpy as np
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from numpy.typing import NDArray
+
+from penstock.v1 import histogram, latency_pb2, latency_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2
+from penstock.v1.records import Stage
+from penstock_daemon import engine_memory as memory
+from penstock_daemon import faults
+from penstock_daemon.engine import Engine
+from penstock_daemon.model_table import ModelTable
+from penstock_daemon.session_table import SessionTable
+from penstock_kernels.model import ModelError
+
+REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
+_PATHS: Final = (latency_pb2.PATH_GRPC, latency_pb2.PATH_SHARED_MEMORY, latency_pb2.PATH_FEED)
+_WATCH_NS_MIN: Final = 100_000_000
+_WATCH_NS_DEFAULT: Final = 1_000_000_000
+
+_Response = TypeVar("_Response")
+
+_log = structlog.get_logger("penstock.admin")
+
+
+async def _answering(context: Any, work: Awaitable[_Response]) -> _Response:
+    """Await *work*; a fault of the caller becomes the RPC's status."""
+    try:
+        return await work
+    except faults.SessionFault as fault:
+        await context.abort(fault.code, str(fault), fault.trailers())
+        raise AssertionError("abort raises") from fault
+
+
+class ModelService(model_pb2_grpc.ModelServiceServicer):
+    """Lists, describes, loads and activates models."""
+
+    def __init__(self, models: ModelTable, sessions: SessionTable, folder: str) -> None:
+        self._models = models
+        self._sessions = sessions
+        self._folder = folder
+        self._changing = asyncio.Lock()  # One change at a time: a load and a switch look at the same slots.
+
+    async def ListModels(self, _request: Any, _context: Any) -> model_pb2.ListModelsResponse:  # noqa: N802 - gRPC's.
+        """Name every loaded model."""
+        return model_pb2.ListModelsResponse(
+            models=[entry.summary for entry in self._models.entries], active=self._models.active.model.name
+        )
+
+    async def DescribeModel(self, request: Any, context: Any) -> model_pb2.DescribeModelResponse:  # noqa: N802 - gRPC's.
+        """Tell all about one model."""
+
+        async def describe() -> model_pb2.DescribeModelResponse:
+            return self._models.find(request.name, field_name="DescribeModelRequest.name").describe()
+
+        return await _answering(context, describe())
+
+    async def LoadModel(self, request: Any, context: Any) -> model_pb2.LoadModelResponse:  # noqa: N802 - gRPC's.
+        """Read a model file into a free slot."""
+
+        async def load() -> model_pb2.LoadModelResponse:
+            async with self._changing:
+                loaded = await asyncio.to_thread(ModelTable.read, self._folder, request.file)
+                try:
+                    entry = self._models.place(loaded)
+                except ModelError as error:
+                    raise faults.invalid(
+                        "MODEL_REFUSED", field="LoadModelRequest.file", value=request.file, mend=str(error)
+                    ) from error
+            _log.info("model_loaded", model=entry.model.name, version=entry.model.version, slot=entry.slot)
+            return model_pb2.LoadModelResponse(model=entry.summary)
+
+        return await _answering(context, load())
+
+    async def ActivateModel(self, request: Any, context: Any) -> model_pb2.ActivateModelResponse:  # noqa: N802 - gRPC's.
+        """Make a loaded model the one of new sessions, and on request of the open ones."""
+
+        async def activate() -> model_pb2.ActivateModelResponse:
+            async with self._changing:
+                entry = self._models.find(request.name, field_name="ActivateModelRequest.name")
+                switched = await self._sessions.switch_model(entry) if request.open_sessions else 0
+                self._models.activate(entry)
+            _log.info("model_activated", model=entry.model.name, sessions_switched=switched)
+            return model_pb2.ActivateModelResponse(model=entry.summary, sessions_switched=switched)
+
+        return await _answering(context, activate())
+
+
+class LatencyService(latency_pb2_grpc.LatencyServiceServicer):
+    """Reads the engine's histograms; the hot path only adds to them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def GetLatency(self, request: Any, _context: Any) -> latency_pb2.GetLatencyResponse:  # noqa: N802 - gRPC's.
+        """Return every histogram as it stands."""
+        histograms = self._engine.buffers.histograms
+        return latency_pb2.GetLatencyResponse(
+            taken_ns=time.time_ns(),
+            histograms=self._render(request, histograms, self._engine.buffers.totals),
+            budgets=self._budgets(histograms),
+        )
+
+    async def WatchLatency(  # noqa: N802 - gRPC's.
+        self, request: Any, _context: Any
+    ) -> AsyncIterator[latency_pb2.WatchLatencyResponse]:
+        """Return what was added since the last message, again and again."""
+        interval_ns = max(request.interval_ns or _WATCH_NS_DEFAULT, _WATCH_NS_MIN)
+        buffers = self._engine.buffers
+        histograms, totals = buffers.histograms.copy(), buffers.totals.copy()
+        while True:
+            await asyncio.sleep(interval_ns / 1e9)
+            now_histograms, now_totals = buffers.histograms.copy(), buffers.totals.copy()
+            added, added_totals = now_histograms - histograms, now_totals - totals
+            added_totals[..., 1] = now_totals[..., 1]  # A maximum has no difference.
+            yield latency_pb2.WatchLatencyResponse(
+                taken_ns=time.time_ns(),
+                histograms=self._render(request, added, added_totals),
+                budgets=self._budgets(added),
+            )
+            histograms, totals = now_histograms, now_totals
+
+    def _render(
+        self, request: Any, histograms: NDArray[np.int64], totals: NDArray[np.int64]
+    ) -> list[latency_pb2.Histogram]:
+        rendered = []
+        for path in range(memory.PATHS):
+            for pace in range(memory.PACES):
+                for stage in range(memory.STAGES):
+                    counts = histograms[path, pace, stage]
+                    wanted = request.path in (0, _PATHS[path]) and request.stage in (0, stage + 1)
+                    if not wanted or not counts.any():
+                        continue
+                    filled = np.flatnonzero(counts)
+                    sum_ns, max_ns, negative = (int(value) for value in totals[path, pace, stage])
+                    rendered.append(
+                        latency_pb2.Histogram(
+                            path=_PATHS[path],
+                            stage=latency_pb2.Stage.Name(stage + 1),
+                            pace=prediction_pb2.Pace.Name(pace + 1),
+                            buckets=filled.tolist(),
+                            counts=counts[filled].tolist(),
+                            sum_ns=max(sum_ns, 0),
+                            max_ns=max_ns,
+                            negative=negative,
+                        )
+                    )
+        return rendered
+
+    def _budgets(self, histograms: NDArray[np.int64]) -> list[latency_pb2.Budget]:
+        bound_ns = self._engine.settings.budget_ns
+        first = histogram.bucket_of(bound_ns)
+        return [
+            latency_pb2.Budget(
+                path=_PATHS[path],
+                stage=latency_pb2.STAGE_TOTAL,
+                bound_ns=bound_ns,
+                exceeded=int(histograms[path, 0, Stage.TOTAL, first:].sum()),
+            )
+            for path in range(memory.PATHS)
+        ]
+
+
+class HealthService(health_aio.HealthServicer):
+    """grpc.health.v1 with Check, Watch and List."""
+
+    async def List(self, _request: Any, _context: Any) -> health_pb2.HealthListResponse:  # noqa: N802 - gRPC's.
+        """Return the status of every service."""
+        return health_pb2.HealthListResponse(
+            statuses={
+                service: health_pb2.HealthCheckResponse(status=status)
+                for service, status in self._server_status.items()
+            }
+        )
+
+
+async def set_health(health: HealthService, services: tuple[str, ...], *, serving: bool) -> None:
+    """Set the status of the daemon as a whole and of each service."""
+    status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+    for service in ("", *services):
+        await health.set(service, status)
+
+
+def add_health(server: grpc.aio.Server, health: HealthService) -> None:
+    """Add grpc.health.v1 to a server."""
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+
+
+def add_reflection(server: grpc.aio.Server, services: tuple[str, ...]) -> None:
+    """Add reflection v1 and v1alpha: the same messages under two names."""
+    names = (*services, "grpc.health.v1.Health", REFLECTION_V1, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+    servicer: Callable[..., Any] = reflection.aio.ReflectionServicer(service_names=names).ServerReflectionInfo
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler(
+                REFLECTION_V1,
+                {
+                    "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
+                        servicer,
+                        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+                        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+                    )
+                },
+            ),
+        )
+    )

@@ -1,0 +1,332 @@
+"""The engine thread: started with its memory, warmed up through its own rings, commanded through its control ring.
+
+The thread enters compiled code once and stays there until it is stopped; nobody calls into it. All that reaches it is
+memory: ticks, commands and model slots. ``Engine`` is the event loop's handle on that memory.
+
+    compile -> start -> warm up -> READY -> stop
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.v1.records import TICK_BYTES, TICK_DTYPE, TICK_LENGTH_WORDS, TICK_RTYPE, UNDEFINED_PRICE, Clock
+from penstock_daemon import engine_loop, rings
+from penstock_daemon import engine_memory as memory
+from penstock_daemon.engine_memory import Command, EngineSizes, Histograms, Idle
+from penstock_host import affinity
+from penstock_kernels.predictor import PackedModel
+
+WARM_UP_SOURCE: Final = 0  # A source that no session gets; its state is number 0.
+WARM_UP_TICKS: Final = 256
+_STOP_TIMEOUT_S: Final = 5.0
+
+
+class EngineError(Exception):
+    """The engine could not be started, or is gone."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How the engine runs.
+
+    Attributes:
+        idle: what it does without work.
+        spin_ns: how long it looks again before it sleeps or naps.
+        nap_ns: length of a nap, for SPIN_THEN_SLEEP.
+        batch_max: ticks of one source between two looks at the others.
+        budget_ns, stale_ns: bounds of the flags LATE and STALE.
+        cpus: where the thread may run; empty leaves it as it is.
+    """
+
+    idle: Idle = Idle.BLOCK
+    spin_ns: int = 0
+    nap_ns: int = 50_000
+    batch_max: int = 64
+    budget_ns: int = 5_000_000
+    stale_ns: int = 6_000_000
+    cpus: frozenset[int] = frozenset()
+
+
+class Engine:
+    """The event loop's handle on the engine thread and its memory.
+
+    Args:
+        sizes: of the memory, all of which is taken here.
+        settings: how it runs.
+    """
+
+    def __init__(self, sizes: EngineSizes, settings: EngineSettings) -> None:
+        self.sizes = sizes
+        self.settings = settings
+        self.arena, self.buffers = memory.allocate(sizes)
+        self.engine_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.loop_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.histograms = Histograms(self.buffers.histograms, self.buffers.totals)
+        self.thread_id = 0
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._row = np.zeros(memory.CONTROL_COLUMNS, np.int64)
+        words = self.buffers.settings
+        words[memory.BATCH_MAX] = settings.batch_max
+        words[memory.IDLE_KIND] = settings.idle
+        words[memory.SPIN_NS] = settings.spin_ns
+        words[memory.NAP_NS] = settings.nap_ns
+        words[memory.ENGINE_EVENT] = self.engine_event
+        words[memory.LOOP_EVENT] = self.loop_event
+        words[memory.BUDGET_NS] = settings.budget_ns
+        words[memory.STALE_NS] = settings.stale_ns
+        self.refresh_unix_offset()
+
+    def load_model(self, slot: int, packed: PackedModel, serial: int) -> None:
+        """Write a model into a slot that no session and no waiting command names.
+
+        Raises:
+            ValueError: the model does not fit; the sentence names the configuration key to raise.
+        """
+        sizes, buffers = self.sizes, self.buffers
+        for name, array, room in (
+            ("weights", packed.weights, sizes.weight_words),
+            ("constants", packed.constants, sizes.constant_words),
+            ("header", packed.header, sizes.header_words),
+        ):
+            if len(array) > room:
+                raise ValueError(
+                    f"model does not fit its slot: {name}={len(array)} words, room for {room}; raise models.units_max"
+                )
+        buffers.weights[slot, : len(packed.weights)] = packed.weights
+        buffers.constants[slot, : len(packed.constants)] = packed.constants
+        buffers.headers[slot, : len(packed.header)] = packed.header
+        buffers.serials[slot] = serial
+
+    def compile(self) -> None:
+        """Compile, or load from the cache, everything that runs on the tick path; the engine must not run yet."""
+        buffers = self.buffers
+        buffers.words[memory.STOP] = 1
+        engine_loop.run(buffers)
+        buffers.words[memory.STOP] = 0
+        records = np.frombuffer(bytes(TICK_BYTES), TICK_DTYPE)
+        nobody = np.zeros(1, np.int64)
+        self.publish_ticks(WARM_UP_SOURCE, records, 0, False, nobody, nobody, 0)  # Malformed: nothing is written.
+        rings.waiting_answers(buffers.cursors, buffers.prediction_slots, WARM_UP_SOURCE, 1)
+        self.release_answers(WARM_UP_SOURCE, memory.PATH_GRPC, False, 0)
+        self.command_state()
+        rings.sources_with_answers(buffers.cursors, np.zeros(self.sizes.sources, np.int64))
+        rings.set_shared_word(buffers.words, memory.LOOP_WAITING, 0)
+
+    def start(self) -> None:
+        """Start the thread, pinned where the settings say so.
+
+        Raises:
+            EngineError: the CPUs can't be had.
+        """
+        assert self._thread is None, "the engine was started before"
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._main, args=(started,), name="penstock-engine", daemon=True)
+        self._thread.start()
+        started.wait()
+        if self._failure is not None:
+            raise EngineError(f"engine.cores: {self._failure}") from self._failure
+
+    def _main(self, started: threading.Event) -> None:
+        try:
+            affinity.name_this_thread("penstock-engine")
+            self.thread_id = threading.get_native_id()
+            if self.settings.cpus:
+                affinity.pin_this_thread(self.settings.cpus)
+        except OSError as error:
+            self._failure = error
+            return
+        finally:
+            started.set()
+        engine_loop.run(self.buffers)
+
+    @property
+    def alive(self) -> bool:
+        """True while the thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def warm_up(self, model_slot: int, ticks: int = WARM_UP_TICKS) -> int:
+        """Send ticks through a model by the real rings and wait for their predictions; the state is forgotten after.
+
+        Returns:
+            The longest time from publishing to prediction among the last half, in nanoseconds.
+
+        Raises:
+            EngineError: no prediction came in time.
+        """
+        self.command(Command.RESET_STATE, WARM_UP_SOURCE)
+        self.command(Command.OPEN_SOURCE, WARM_UP_SOURCE, model_slot, memory.PATH_GRPC, 1)
+        records = np.zeros(1, TICK_DTYPE)
+        records["length"], records["rtype"], records["price"] = TICK_LENGTH_WORDS, TICK_RTYPE, UNDEFINED_PRICE
+        records["bid_sz"] = records["ask_sz"] = 1
+        ids, states = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        slowest_ns = 0
+        for number in range(ticks):
+            records["bid_px"] = 100_000_000_000 + number % 3 * 10_000_000
+            records["ask_px"] = records["bid_px"] + 10_000_000
+            records["ts_recv"] = records["ts_event"] = number * 1_000_000
+            frozen = np.frombuffer(records.tobytes(), TICK_DTYPE)
+            sent_ns = time.monotonic_ns()
+            self.publish_ticks(WARM_UP_SOURCE, frozen, number, False, ids, states, sent_ns)
+            deadline_ns = sent_ns + 10_000_000_000
+            while self.answers(WARM_UP_SOURCE, 1)[1] == 0:
+                if time.monotonic_ns() > deadline_ns or not self.alive:
+                    raise EngineError("the engine made no prediction in 10 s of warm-up")
+                time.sleep(0)
+            if number >= ticks // 2:
+                slowest_ns = max(slowest_ns, time.monotonic_ns() - sent_ns)
+            self.release_answers(WARM_UP_SOURCE, memory.PATH_GRPC, True, 1)
+        done = self.command(Command.CLOSE_SOURCE, WARM_UP_SOURCE)
+        self.wait_applied(done)
+        self.reset_source(WARM_UP_SOURCE)
+        self.buffers.histograms[:] = 0
+        self.buffers.totals[:] = 0
+        return slowest_ns
+
+    def stop(self) -> None:
+        """Stop the thread and wait for it.
+
+        Raises:
+            EngineError: it did not stop.
+        """
+        if self._thread is None:
+            return
+        rings.set_shared_word(self.buffers.words, memory.STOP, 1)
+        os.eventfd_write(self.engine_event, 1)
+        self._thread.join(_STOP_TIMEOUT_S)
+        if self._thread.is_alive():
+            raise EngineError(f"the engine did not stop within {_STOP_TIMEOUT_S} s")
+
+    def close(self) -> None:
+        """Close the descriptors; the thread must have stopped."""
+        os.close(self.engine_event)
+        os.close(self.loop_event)
+
+    # --- The event loop's ends of the rings ---------------------------------------------------------------------
+
+    def publish_ticks(
+        self,
+        source: int,
+        records: NDArray[np.void],
+        first_sequence: int,
+        rebuild: bool,
+        instrument_ids: NDArray[np.int64],
+        instrument_states: NDArray[np.int64],
+        received_ns: int,
+    ) -> int:
+        """Put ticks into a source's ring; see ``rings.publish_ticks``."""
+        buffers = self.buffers
+        return int(
+            rings.publish_ticks(
+                buffers.words,
+                buffers.settings,
+                buffers.cursors,
+                buffers.tick_slots,
+                source,
+                records,
+                first_sequence,
+                1 if rebuild else 0,
+                instrument_ids,
+                instrument_states,
+                received_ns,
+                0,
+                int(Clock.USER),
+            )
+        )
+
+    def answers(self, source: int, limit: int) -> tuple[int, int, bool]:
+        """Look at a source's waiting answers; see ``rings.waiting_answers``."""
+        place, count, special = rings.waiting_answers(
+            self.buffers.cursors, self.buffers.prediction_slots, source, limit
+        )
+        return int(place), int(count), bool(special)
+
+    def release_answers(self, source: int, path: int, bulk: bool, count: int) -> int:
+        """Give answers' slots back; see ``rings.release_answers``."""
+        buffers = self.buffers
+        return int(
+            rings.release_answers(
+                buffers.words,
+                buffers.settings,
+                buffers.cursors,
+                buffers.tick_slots,
+                buffers.prediction_slots,
+                self.histograms,
+                source,
+                path,
+                1 if bulk else 0,
+                count,
+            )
+        )
+
+    def cursor(self, source: int, which: int) -> int:
+        """Return a source's cursor, such as TICK_PUBLISHED."""
+        return int(rings.shared_word(self.buffers.cursors, memory.cursor(source, which)))
+
+    def reset_source(self, source: int) -> None:
+        """Set a closed source's cursors to 0: the engine has applied its CLOSE_SOURCE."""
+        start = memory.cursor(source, 0)
+        self.buffers.cursors[start : start + memory.CURSOR_WORDS] = 0
+
+    def rewind_answers(self, source: int, position: int) -> None:
+        """Let the egress send again from *position*, which the ring still holds."""
+        rings.set_shared_word(self.buffers.cursors, memory.cursor(source, memory.PREDICTION_CONSUMED), position)
+
+    # --- Commands -------------------------------------------------------------------------------------------------
+
+    def command(self, kind: Command, *arguments: int) -> int:
+        """Append a command for the engine.
+
+        Returns:
+            How many commands must be applied for this one to be.
+
+        Raises:
+            EngineError: the control ring is full, which means that the engine is gone.
+        """
+        self._row[:] = 0
+        self._row[0] = kind
+        self._row[1 : 1 + len(arguments)] = arguments
+        number = int(rings.publish_command(self.buffers.words, self.buffers.settings, self.buffers.control, self._row))
+        if number == rings.NO_SLOT:
+            raise EngineError(f"the control ring is full: slots={memory.CONTROL_SLOTS}")
+        return number + 1
+
+    def command_state(self) -> tuple[int, int]:
+        """Return how many commands were given and how many are applied."""
+        words = self.buffers.words
+        return (
+            int(rings.shared_word(words, memory.CONTROL_PUBLISHED)),
+            int(rings.shared_word(words, memory.CONTROL_CONSUMED)),
+        )
+
+    def wait_applied(self, commands: int, timeout_s: float = 5.0) -> None:
+        """Block until *commands* commands are applied; for start-up, not for the event loop.
+
+        Raises:
+            EngineError: they are not in time.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while self.command_state()[1] < commands:
+            if time.monotonic() > deadline_s or not self.alive:
+                raise EngineError(f"the engine applied no command for {timeout_s} s")
+            time.sleep(0.0001)
+
+    def refresh_unix_offset(self) -> None:
+        """Measure CLOCK_REALTIME against CLOCK_MONOTONIC anew, for the stamps that leave the daemon."""
+        before = time.monotonic_ns()
+        unix_ns = time.time_ns()
+        after = time.monotonic_ns()
+        self.buffers.words[memory.UNIX_OFFSET_NS] = unix_ns - (before + after) // 2
+
+    @property
+    def unix_offset_ns(self) -> int:
+        """CLOCK_REALTIME minus CLOCK_MONOTONIC, as last measured."""
+        return int(self.buffers.words[memory.UNIX_OFFSET_NS])

@@ -1,0 +1,138 @@
+"""What compiled code needs and Numba lacks: atomics, a fence, a clock, and four system calls.
+
+Numba may hoist a plain array load out of a spinning loop, and Arm may reorder two plain stores. So every word that two
+threads share is read with ``load_acquire`` and written with ``store_release``; ``fence`` orders a store before a later
+load, which neither of them does. All of these are LLVM instructions or calls by name: they hold on Arm, and Numba's
+cache keeps functions that use them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+CLOCK_REALTIME: Final = 0
+CLOCK_MONOTONIC: Final = 1
+
+_INT16: Final = ir.IntType(16)
+_INT32: Final = ir.IntType(32)
+_INT64: Final = ir.IntType(64)
+_WORD_BYTES: Final = 8
+_POLLIN: Final = 1
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    view = context.make_array(array_type)(context, builder, array)
+    return cgutils.get_item_pointer(context, builder, array_type, view, [index])
+
+
+@intrinsic
+def load_acquire(_typing: Any, array: Any, _index: Any) -> Any:
+    """Return ``array[index]``; what its writer stored before is visible after. array: int64, 1-D."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], arguments[0], arguments[1])
+        return builder.load_atomic(pointer, "acquire", _WORD_BYTES)
+
+    return types.int64(array, types.intp), generate
+
+
+@intrinsic
+def store_release(_typing: Any, array: Any, _index: Any, _value: Any) -> Any:
+    """Set ``array[index] = value``, after everything stored before. array: int64, 1-D."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], arguments[0], arguments[1])
+        builder.store_atomic(arguments[2], pointer, "release", _WORD_BYTES)
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, types.int64), generate
+
+
+@intrinsic
+def fence(_typing: Any) -> Any:
+    """Order every store before this point ahead of every load after it (sequentially consistent)."""
+
+    def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+@intrinsic
+def clock_ns(_typing: Any, _clock: Any) -> Any:
+    """Return ``clock_gettime(clock)`` in nanoseconds."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        timespec = cgutils.alloca_once(builder, ir.ArrayType(_INT64, 2))
+        function_type = ir.FunctionType(_INT32, [_INT32, cgutils.voidptr_t])
+        function = cgutils.get_or_insert_function(builder.module, function_type, "clock_gettime")
+        builder.call(function, [arguments[0], builder.bitcast(timespec, cgutils.voidptr_t)])
+        seconds = builder.load(cgutils.gep_inbounds(builder, timespec, 0, 0))
+        nanoseconds = builder.load(cgutils.gep_inbounds(builder, timespec, 0, 1))
+        return builder.add(builder.mul(seconds, ir.Constant(_INT64, 1_000_000_000)), nanoseconds)
+
+    return types.int64(types.int32), generate
+
+
+@intrinsic
+def eventfd_signal(_typing: Any, _descriptor: Any) -> Any:
+    """Add one to an eventfd: ``write(descriptor, &one, 8)``. Returns what write returns."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        one = cgutils.alloca_once_value(builder, ir.Constant(_INT64, 1))
+        function_type = ir.FunctionType(_INT64, [_INT32, cgutils.voidptr_t, _INT64])
+        function = cgutils.get_or_insert_function(builder.module, function_type, "write")
+        pointer = builder.bitcast(one, cgutils.voidptr_t)
+        return builder.call(function, [arguments[0], pointer, ir.Constant(_INT64, _WORD_BYTES)])
+
+    return types.int64(types.int32), generate
+
+
+@intrinsic
+def eventfd_wait(_typing: Any, _descriptor: Any, _timeout_ms: Any) -> Any:
+    """Sleep until an eventfd is signalled or *timeout_ms* is over, and clear it. Returns what poll returns."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        descriptor, timeout_ms = arguments
+        pollfd_type = ir.LiteralStructType([_INT32, _INT16, _INT16])
+        pollfd = cgutils.alloca_once(builder, pollfd_type)
+        builder.store(descriptor, cgutils.gep_inbounds(builder, pollfd, 0, 0))
+        builder.store(ir.Constant(_INT16, _POLLIN), cgutils.gep_inbounds(builder, pollfd, 0, 1))
+        builder.store(ir.Constant(_INT16, 0), cgutils.gep_inbounds(builder, pollfd, 0, 2))
+        poll_type = ir.FunctionType(_INT32, [cgutils.voidptr_t, _INT64, _INT32])
+        poll = cgutils.get_or_insert_function(builder.module, poll_type, "poll")
+        ready = builder.call(poll, [builder.bitcast(pollfd, cgutils.voidptr_t), ir.Constant(_INT64, 1), timeout_ms])
+        with builder.if_then(builder.icmp_signed(">", ready, ir.Constant(_INT32, 0))):
+            count = cgutils.alloca_once(builder, _INT64)
+            read_type = ir.FunctionType(_INT64, [_INT32, cgutils.voidptr_t, _INT64])
+            read = cgutils.get_or_insert_function(builder.module, read_type, "read")
+            builder.call(
+                read, [descriptor, builder.bitcast(count, cgutils.voidptr_t), ir.Constant(_INT64, _WORD_BYTES)]
+            )
+        return ready
+
+    return types.int32(types.int32, types.int32), generate
+
+
+@intrinsic
+def nap_ns(_typing: Any, _duration_ns: Any) -> Any:
+    """Sleep for *duration_ns*, less than a second: ``nanosleep``."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        timespec = cgutils.alloca_once(builder, ir.ArrayType(_INT64, 2))
+        builder.store(ir.Constant(_INT64, 0), cgutils.gep_inbounds(builder, timespec, 0, 0))
+        builder.store(arguments[0], cgutils.gep_inbounds(builder, timespec, 0, 1))
+        function_type = ir.FunctionType(_INT32, [cgutils.voidptr_t, cgutils.voidptr_t])
+        function = cgutils.get_or_insert_function(builder.module, function_type, "nanosleep")
+        builder.call(
+            function, [builder.bitcast(timespec, cgutils.voidptr_t), ir.Constant(_INT64, 0).inttoptr(cgutils.voidptr_t)]
+        )
+        return context.get_dummy_value()
+
+    return types.none(types.int64), generate

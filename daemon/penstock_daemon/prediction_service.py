@@ -1,0 +1,302 @@
+"""StreamPredictions: one session per stream, a reader and a writer that never wait for each other.
+
+    reader: a request comes, its ticks go into the ring
+    writer: the engine signals, all that is ready goes out as one message
+
+A client that does not read holds up its own writer alone: its unanswered ticks reach in_flight_max, and it is refused.
+A stream that ends without Goodbye leaves its session to be resumed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import grpc
+import structlog
+
+from penstock.v1 import prediction_pb2 as pb
+from penstock_daemon import faults
+from penstock_daemon.session_table import SessionTable
+from penstock_daemon.sessions import Session
+
+SERVICE: Final = "penstock.v1.PredictionService"
+_SILENT_INTERVALS: Final = 3
+
+_log = structlog.get_logger("penstock.sessions")
+
+
+class Recording(Protocol):
+    """Where a session's accepted ticks go besides the engine."""
+
+    def append(self, records: bytes, *, rebuild: bool = False) -> bool:
+        """Take records without waiting; False where they were dropped and counted."""
+
+    def close(self) -> None:
+        """End the recording."""
+
+
+@dataclass
+class _Conversation:
+    """What the reader of a stream tells its writer."""
+
+    said_goodbye: bool = False
+    ended: bool = False  # No more requests will come.
+
+
+class PredictionService:
+    """Serves StreamPredictions on the event loop.
+
+    Args:
+        table: of sessions.
+        budget_ns: for Welcome.
+        daemon_version: for Welcome.
+        daemon_id: for Welcome; drawn anew at each start.
+        hello_timeout_s: how long a stream may take to say Hello.
+        record: opens a recording for a new session, or None.
+    """
+
+    def __init__(
+        self,
+        table: SessionTable,
+        *,
+        in_flight_max: int,
+        budget_ns: int,
+        daemon_version: str,
+        daemon_id: bytes,
+        hello_timeout_s: float,
+        record: Callable[[Session], Recording | None],
+    ) -> None:
+        self._table = table
+        self._in_flight_max = in_flight_max
+        self._budget_ns = budget_ns
+        self._daemon_version = daemon_version
+        self._daemon_id = daemon_id
+        self._hello_timeout_s = hello_timeout_s
+        self._record = record
+        self._recordings: dict[int, Recording] = {}
+        self._streams: set[asyncio.Task[None]] = set()
+        self.ready = False
+        self.draining = False
+        table.on_closed = self._on_closed
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return the handler to add to a server."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "StreamPredictions": grpc.stream_stream_rpc_method_handler(
+                    self._stream,
+                    request_deserializer=pb.StreamPredictionsRequest.FromString,
+                    response_serializer=pb.StreamPredictionsResponse.SerializeToString,
+                )
+            },
+        )
+
+    @property
+    def streams(self) -> int:
+        """Streams that are open."""
+        return len(self._streams)
+
+    async def drain(self) -> None:
+        """Say Goodbye to every session and wait until each has had its answers; the caller bounds the wait."""
+        self.draining = True
+        for session in self._table.sessions:
+            session.wake.set()
+        streams = list(self._streams)
+        if streams:
+            await asyncio.wait(streams)
+
+    async def keep(self, now_ns: int) -> None:
+        """Do what time brings: heartbeats, silent clients, expired graces. To be called several times a second."""
+        interval_ns = self._table.limits.heartbeat_interval_ns
+        if interval_ns:
+            for session in self._table.sessions:
+                stream = session.attached
+                if stream is None:
+                    continue
+                if now_ns - session.heard_ns > _SILENT_INTERVALS * interval_ns:
+                    _log.warning("session_silent", session=session.session_id, client=session.client_name)
+                    self._table.count_refusal("SILENT")
+                    stream.cancel()
+                elif now_ns - session.said_ns > interval_ns:
+                    session.wake.set()
+        await self._table.expire(now_ns)
+
+    async def _stream(self, _requests: Any, context: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._streams.add(task)
+        try:
+            await self._serve(context)
+        except faults.SessionFault as fault:
+            self._table.count_refusal(fault.reason)
+            _log.info("session_refused", reason=fault.reason, detail=str(fault), peer=context.peer())
+            await context.abort(fault.code, str(fault), fault.trailers())
+        finally:
+            self._streams.discard(task)
+
+    async def _serve(self, context: Any) -> None:
+        if not self.ready or self.draining:
+            raise faults.unavailable(
+                "DRAINING" if self.draining else "NOT_READY",
+                field="daemon",
+                value="draining" if self.draining else "warming up",
+                mend="try again soon, or ask another daemon",
+            )
+        hello = await self._hello(context)
+        session, origin = await self._table.open(hello)
+        self._table.attach(session)
+        keep = True
+        try:
+            if origin == pb.STATE_ORIGIN_COLD:
+                recording = self._record(session)
+                if recording is not None:
+                    self._recordings[session.session_id] = recording
+            _log.info(
+                "session_opened",
+                session=session.session_id,
+                client=session.client_name,
+                resumed=origin == pb.STATE_ORIGIN_RESUMED,
+                instruments=len(session.instruments),
+                model=session.model.model.name,
+            )
+            await context.write(pb.StreamPredictionsResponse(welcome=self._welcome(session, origin)))
+            said_goodbye = await self._converse(session, context)
+            keep = not said_goodbye and not self.draining
+        except faults.SessionFault:
+            keep = False
+            raise
+        except grpc.aio.BaseError as error:  # The transport is gone: a lost connection, not a fault of ours.
+            _log.info("session_transport_lost", session=session.session_id, detail=str(error))
+        finally:
+            await asyncio.shield(self._leave(session, keep=keep, stream=asyncio.current_task()))
+
+    async def _converse(self, session: Session, context: Any) -> bool:
+        """Read and write until one side ends. Returns whether the client said Goodbye."""
+        conversation = _Conversation()
+        reader = asyncio.create_task(self._read(session, context, conversation))
+        writer = asyncio.create_task(self._write(session, context, conversation))
+        try:
+            await asyncio.wait({writer, reader}, return_when=asyncio.FIRST_COMPLETED)
+            if reader.done():
+                reader.result()  # Raises the fault that ends the session, at once.
+            await writer
+        finally:
+            for task in (reader, writer):
+                task.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+        return conversation.said_goodbye
+
+    async def _leave(self, session: Session, *, keep: bool, stream: asyncio.Task[None] | None) -> None:
+        """Keep or close the session of a stream that has ended, unless another stream has taken it over."""
+        if session.closed or session.attached is not stream:
+            return
+        if not (self._table.detach(session) and keep):
+            await self._table.close(session)
+        _log.info("session_ended", session=session.session_id, kept=not session.closed, ticks=session.published)
+
+    async def _hello(self, context: Any) -> pb.Hello:
+        try:
+            async with asyncio.timeout(self._hello_timeout_s):
+                request = await context.read()
+        except TimeoutError as error:
+            raise faults.out_of_order(
+                "HELLO_TIMEOUT",
+                field="hello",
+                value=f"nothing for {self._hello_timeout_s} s",
+                mend="send Hello first",
+            ) from error
+        kind = None if request is grpc.aio.EOF else request.WhichOneof("message")
+        if kind != "hello":
+            raise faults.out_of_order(
+                "HELLO_MISSING", field="message", value=kind or "nothing", mend="send Hello first"
+            )
+        return request.hello
+
+    def _welcome(self, session: Session, origin: pb.StateOrigin) -> pb.Welcome:
+        limits = self._table.limits
+        return pb.Welcome(
+            session_id=session.session_id,
+            instruments=session.instruments,
+            model=session.model.summary,
+            horizons=session.model.horizons,
+            budget_ns=self._budget_ns,
+            in_flight_max=self._in_flight_max,
+            rebuild_ticks=session.model.model.rebuild_ticks,
+            state_origin=origin,
+            resume_token=session.token,
+            next_sequence=session.next_sequence,
+            resume_grace_ns=limits.resume_grace_ns,
+            heartbeat_interval_ns=limits.heartbeat_interval_ns,
+            daemon_version=self._daemon_version,
+            daemon_id=self._daemon_id,
+        )
+
+    async def _read(self, session: Session, context: Any, conversation: _Conversation) -> None:
+        """Take requests until Goodbye or the end of the client's side."""
+        recording = self._recordings.get(session.session_id)
+        try:
+            while True:
+                request = await context.read()
+                received_ns = time.monotonic_ns()
+                if request is grpc.aio.EOF:
+                    return
+                session.heard_ns = received_ns
+                kind = request.WhichOneof("message")
+                if kind == "ticks":
+                    if self.draining:
+                        continue  # After our Goodbye: the client sends them again elsewhere.
+                    taken = session.accept(request.ticks, received_ns)
+                    if recording is not None:
+                        records = session.accepted_records(request.ticks, taken)
+                        recording.append(records, rebuild=request.ticks.purpose == pb.PURPOSE_REBUILD)
+                elif kind == "heartbeat":
+                    continue
+                elif kind == "goodbye":
+                    conversation.said_goodbye = True
+                    return
+                elif kind == "hello":
+                    raise faults.out_of_order(
+                        "HELLO_TWICE", field="message", value="hello", mend="say Hello once per stream"
+                    )
+                else:
+                    raise faults.invalid(
+                        "MESSAGE_EMPTY", field="message", value="nothing", mend="set ticks, heartbeat or goodbye"
+                    )
+        finally:
+            conversation.ended = True
+            session.wake.set()
+
+    async def _write(self, session: Session, context: Any, conversation: _Conversation) -> None:
+        """Send answers as they come, until all are sent and no more can come."""
+        announced = False
+        while True:
+            if self.draining and not announced:
+                announced = True
+                goodbye = pb.Goodbye(reason=pb.Goodbye.REASON_DRAINING, message="the daemon is stopping")
+                await context.write(pb.StreamPredictionsResponse(goodbye=goodbye))
+            messages = session.take_answers()
+            for message in messages:
+                session.said_ns = time.monotonic_ns()
+                await context.write(message)
+            if messages:
+                continue
+            if session.unanswered == 0 and (conversation.ended or announced):
+                return
+            now_ns = time.monotonic_ns()
+            interval_ns = self._table.limits.heartbeat_interval_ns
+            if interval_ns and now_ns - session.said_ns > interval_ns:
+                session.said_ns = now_ns
+                heartbeat = pb.Heartbeat(sent_ns=time.time_ns())
+                await context.write(pb.StreamPredictionsResponse(heartbeat=heartbeat))
+            await session.wake.wait()
+            session.wake.clear()
+
+    def _on_closed(self, session: Session) -> None:
+        recording = self._recordings.pop(session.session_id, None)
+        if recording is not None:
+            recording.close()

@@ -1,0 +1,323 @@
+"""The daemon as a whole: everything is made, warmed up and connected here, in the order in which it is needed.
+
+    guard the address -> arena, models, compile -> engine starts and warms up -> memory locked, collector frozen
+    -> READY (health SERVING) ... SIGTERM -> NOT_SERVING, Goodbye, in-flight ticks answered -> stopped
+
+The gRPC server listens from the start, so that health can be asked; sessions are refused with UNAVAILABLE until the
+warm-up is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib.metadata
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import grpc
+import structlog
+
+from penstock.v1 import latency_pb2_grpc, model_pb2_grpc
+from penstock_daemon import admin_services, placement
+from penstock_daemon.addresses import TcpAddress, UnixAddress, parse_address
+from penstock_daemon.admin_services import HealthService, LatencyService, ModelService
+from penstock_daemon.config import Config
+from penstock_daemon.engine import Engine, EngineSettings
+from penstock_daemon.engine_memory import EngineSizes, Idle
+from penstock_daemon.loop_link import LoopLink
+from penstock_daemon.metrics import MetricsSnapshot
+from penstock_daemon.metrics_server import MetricsServer
+from penstock_daemon.model_table import ModelTable
+from penstock_daemon.notify import Notifier
+from penstock_daemon.prediction_service import SERVICE, PredictionService, Recording
+from penstock_daemon.recorder import Recorder
+from penstock_daemon.session_table import SessionLimits, SessionTable
+from penstock_daemon.sessions import Session
+from penstock_daemon.snapshot import SnapshotTaker
+from penstock_daemon.socket_guard import AddressGuard, ListenError, guard_address
+
+SERVICES: Final = (SERVICE, "penstock.v1.ModelService", "penstock.v1.LatencyService")
+_KEEP_S: Final = 0.25  # How often heartbeats, graces and clocks are looked after.
+_IDLE: Final = {"spin": Idle.SPIN, "spin_then_sleep": Idle.SPIN_THEN_SLEEP, "block": Idle.BLOCK}
+_STOP_RECORDER_S: Final = 5.0
+
+_log = structlog.get_logger("penstock.daemon")
+
+
+class StartError(Exception):
+    """The daemon can't start; the sentence says what to mend."""
+
+
+class Daemon:
+    """One daemon in this process, on the running event loop.
+
+    Args:
+        config: without a fault.
+        notifier: of the supervisor.
+    """
+
+    def __init__(self, config: Config, notifier: Notifier) -> None:
+        self.config = config
+        self.version = importlib.metadata.version("penstock")
+        self.daemon_id = secrets.token_bytes(8)
+        self.address = ""
+        self.metrics_address = ""
+        self._notifier = notifier
+        self._guard: AddressGuard | None = None
+        self._recorder: Recorder | None = None
+        self._metrics: MetricsServer | None = None
+        self._server: grpc.aio.Server | None = None
+        self._health = HealthService()
+        self._failed = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._memory_note = ""
+        self._placement = placement.choose(config.engine.cores, config.server.cores, pin=config.engine.pin)
+
+    # --- Start ----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start everything and become ready.
+
+        Raises:
+            StartError, ListenError, ModelError, RecorderError, EngineError: what can't be had, and the mend.
+        """
+        config = self.config
+        started_s = time.monotonic()
+        address = parse_address(config.server.address)
+        self._guard = guard_address(address)
+        self._place_threads()
+        if config.record.folder:
+            self._recorder = Recorder(
+                Path(config.record.folder),
+                config.record.rotate_mb * 1024 * 1024,
+                int(config.record.rotate_s * 1e9),
+                config.record.queue_mb * 1024 * 1024,
+            )
+        self.engine = Engine(self._sizes(), self._engine_settings())
+        self.models = ModelTable(self.engine, config.models.folder)
+        loop = asyncio.get_running_loop()
+        self._link = LoopLink(self.engine, loop)
+        self.sessions = SessionTable(self.engine, self._link, self.models, self._limits())
+        self._snapshots = SnapshotTaker(self.engine, self.sessions, self.models, self._recorder)
+        self.predictions = PredictionService(
+            self.sessions,
+            in_flight_max=config.sessions.in_flight_max,
+            budget_ns=config.budget.total_us * 1_000,
+            daemon_version=self.version,
+            daemon_id=self.daemon_id,
+            hello_timeout_s=config.sessions.hello_timeout_s,
+            record=self._record,
+        )
+        await self._listen(address)
+        listening_s = time.monotonic()
+        warm_ns = await loop.run_in_executor(None, self._warm_up)
+        self._serve_metrics()
+        self._keeper = asyncio.create_task(self._keep())
+        # Once, here: everything that lives as long as the daemon exists now, and a collection that walks through it
+        # later would hold the event loop for milliseconds.
+        gc.collect()
+        gc.freeze()
+        self.predictions.ready = True
+        await admin_services.set_health(self._health, SERVICES, serving=True)
+        for fault in self._placement.verify():
+            mend = "start the daemon with fewer CPU restrictions, or leave engine.cores and server.cores empty"
+            _log.warning("thread_misplaced", detail=fault, mend=mend)
+        if self._memory_note:
+            _log.warning("memory_not_locked", detail=self._memory_note)
+        model = self.models.active.model
+        _log.info(
+            "serving",
+            address=self.address,
+            metrics=self.metrics_address or "off",
+            model=model.name,
+            demonstration=model.demonstration,
+            engine="cpu",
+            idle=config.engine.idle,
+            arena_mib=round(self.engine.arena.used_bytes / 2**20, 1),
+            warm_up_slowest_us=round(warm_ns / 1e3),
+            start_s=round(time.monotonic() - started_s, 2),
+            compile_s=round(time.monotonic() - listening_s, 2),
+            **placement.describe(self._placement),
+        )
+        if model.demonstration:
+            _log.warning("demonstration_model", model=model.name, detail=model.notice)
+        self._notifier.ready(f"serving at {self.address}")
+
+    def _place_threads(self) -> None:
+        try:
+            self._placement.apply_to_server()
+        except OSError as error:
+            raise StartError(
+                f"server.cores: CPUs {sorted(self._placement.server)} can't be used ({error.strerror}); "
+                "name CPUs that are online and allowed to this process, or leave it empty"
+            ) from error
+
+    def _sizes(self) -> EngineSizes:
+        config = self.config
+        return EngineSizes(
+            sources=config.sessions.max + 1,  # One is the warm-up's.
+            slots=config.sessions.in_flight_max,
+            states=config.sessions.states_max + 1,  # As above.
+            model_slots=config.models.slots,
+            units_max=config.models.units_max,
+        )
+
+    def _engine_settings(self) -> EngineSettings:
+        config = self.config
+        idle = _IDLE[config.engine.idle]
+        return EngineSettings(
+            idle=idle,
+            spin_ns=config.engine.spin_us * 1_000 if idle == Idle.SPIN_THEN_SLEEP else 0,
+            batch_max=config.engine.batch_max,
+            budget_ns=config.budget.total_us * 1_000,
+            stale_ns=config.budget.stale_us * 1_000,
+            cpus=self._placement.engine,
+        )
+
+    def _limits(self) -> SessionLimits:
+        sessions = self.config.sessions
+        return SessionLimits(
+            sessions_max=sessions.max,
+            instruments_max=sessions.instruments_max,
+            resumable_max=sessions.resumable_max,
+            resume_grace_ns=int(sessions.resume_grace_s * 1e9),
+            heartbeat_interval_ns=int(sessions.heartbeat_interval_s * 1e9),
+        )
+
+    async def _listen(self, address: UnixAddress | TcpAddress) -> None:
+        server = grpc.aio.server(
+            options=(
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.enable_channelz", 0),
+                ("grpc.max_receive_message_length", self.config.server.message_bytes_max),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", 4 * self.config.sessions.max + 64),
+                ("grpc.keepalive_time_ms", 20_000),  # Finds hosts that are gone; sessions have heartbeats of their own.
+                ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            )
+        )
+        server.add_generic_rpc_handlers((self.predictions.handler(),))
+        model_pb2_grpc.add_ModelServiceServicer_to_server(
+            ModelService(self.models, self.sessions, self.config.models.folder), server
+        )
+        latency_pb2_grpc.add_LatencyServiceServicer_to_server(LatencyService(self.engine), server)
+        await admin_services.set_health(self._health, SERVICES, serving=False)
+        admin_services.add_health(server, self._health)
+        admin_services.add_reflection(server, SERVICES)
+        try:
+            port = server.add_insecure_port(str(address))
+        except RuntimeError as error:
+            raise ListenError(
+                f"server.address: {address} can't be listened at ({error}); choose an address that is free"
+            ) from error
+        self.address = str(TcpAddress(address.host, port)) if isinstance(address, TcpAddress) else str(address)
+        await server.start()
+        self._server = server
+        assert self._guard is not None, "the address is guarded before it is bound"
+        self._guard.after_bind()
+
+    def _warm_up(self) -> int:
+        """Load, compile, start, warm up, lock. Runs on an executor thread while health answers NOT_SERVING."""
+        self.engine.compile()
+        self.models.load_first(self.config.models.active)
+        self.engine.arena.touch()
+        if self.config.memory.lock != "off":
+            self._memory_note = self.engine.arena.lock()
+            if self._memory_note and self.config.memory.lock == "on":
+                raise StartError(f"memory.lock: {self._memory_note}")
+        self.engine.start()
+        return self.engine.warm_up(self.models.active.slot)
+
+    def _serve_metrics(self) -> None:
+        if not self.config.metrics.address:
+            return
+        address = parse_address(self.config.metrics.address)
+        assert isinstance(address, TcpAddress), "the configuration allows TCP alone"
+        self._metrics = MetricsServer(address, self.snapshot, self.version)
+        self.metrics_address = str(self._metrics.address)
+
+    def _record(self, session: Session) -> Recording | None:
+        if self._recorder is None:
+            return None
+        return self._recorder.open_session(session.session_id, session.client_name, session.instruments)
+
+    def snapshot(self) -> MetricsSnapshot:
+        """Return what the metrics show; called from the metrics server's thread."""
+        return self._snapshots.take(
+            serving=self.predictions.ready and not self.predictions.draining,
+            arena_locked=not self._memory_note and self.config.memory.lock != "off",
+        )
+
+    # --- Service --------------------------------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        """Look after what time brings, several times a second."""
+        watchdog_s = self._notifier.watchdog_interval_s
+        watched_s = 0.0
+        while True:
+            await asyncio.sleep(_KEEP_S)
+            self.engine.refresh_unix_offset()
+            await self.predictions.keep(time.monotonic_ns())
+            if not self.engine.alive:
+                _log.error("engine_gone", mend="the daemon stops; its supervisor should start it again")
+                self._failed.set()
+                return
+            if watchdog_s is not None and time.monotonic() - watched_s >= watchdog_s:
+                watched_s = time.monotonic()
+                self._notifier.watchdog()
+
+    async def serve(self, stop: asyncio.Event) -> bool:
+        """Serve until *stop* is set or the engine is gone. Returns whether the end was wanted."""
+        waits = [asyncio.create_task(stop.wait()), asyncio.create_task(self._failed.wait())]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        return stop.is_set()
+
+    # --- Stop -----------------------------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Drain and stop, within ``server.drain_s`` and a little; may follow a start that failed half-way."""
+        self._notifier.stopping("draining")
+        await self._health.enter_graceful_shutdown()
+        if self._server is not None:
+            drain_s = self.config.server.drain_s
+            streams = self.predictions.streams
+            _log.info("draining", sessions=len(self.sessions.sessions), streams=streams, bound_s=drain_s)
+            try:
+                async with asyncio.timeout(drain_s):
+                    await self.predictions.drain()
+            except TimeoutError:
+                _log.warning("drain_timeout", streams=self.predictions.streams, bound_s=drain_s)
+            await self._server.stop(grace=0.2)
+        if self._keeper is not None:
+            self._keeper.cancel()
+        self._stop_quietly(self._stop_engine)
+        if self._metrics is not None:
+            self._metrics.close()
+        if self._recorder is not None and not self._recorder.close(_STOP_RECORDER_S):
+            _log.warning("recording_unfinished", mend="the disk is too slow; the next start mends the partial files")
+        if self._guard is not None:
+            self._guard.release()
+        _log.info("stopped")
+
+    def _stop_engine(self) -> None:
+        if hasattr(self, "_link"):
+            self._link.close()
+        if hasattr(self, "engine"):
+            self.engine.stop()
+            self.engine.close()
+
+    def _stop_quietly(self, part: Callable[[], None]) -> None:
+        """Run one part of the stop; a failure is logged, and the other parts still run."""
+        try:
+            part()
+        except Exception:  # noqa: BLE001 - Policy: stopping goes on whatever one part does.
+            _log.exception("stop_failed")

@@ -1,0 +1,288 @@
+"""Opens, keeps, resumes and closes sessions; owns the pools of sources and states.
+
+    free sources + sessions = sources - 1         one is the warm-up's
+    free states + states of sessions = states - 1
+
+Opening and closing go through the engine's control ring; a source or state goes back to its pool only when the engine
+has applied the closing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from penstock.v1 import prediction_pb2 as pb
+from penstock_daemon import engine_memory as memory
+from penstock_daemon import faults
+from penstock_daemon.engine import WARM_UP_SOURCE, Engine
+from penstock_daemon.engine_memory import Command
+from penstock_daemon.loop_link import LoopLink
+from penstock_daemon.model_table import ModelEntry, ModelTable
+from penstock_daemon.sessions import Session
+
+PROTOCOL_VERSION: Final = 1
+_NAME_CHARACTERS: Final = 64
+_TOKEN_BYTES: Final = 16
+_RESUME_TOKEN_BYTES_MAX: Final = 64
+
+_log = structlog.get_logger("penstock.sessions")
+
+
+@dataclass(frozen=True)
+class SessionLimits:
+    """Bounds of sessions; units in the names."""
+
+    sessions_max: int = 16
+    instruments_max: int = 32
+    resumable_max: int = 8
+    resume_grace_ns: int = 30_000_000_000
+    heartbeat_interval_ns: int = 5_000_000_000
+
+
+class SessionTable:
+    """Every session of the daemon."""
+
+    def __init__(self, engine: Engine, link: LoopLink, models: ModelTable, limits: SessionLimits) -> None:
+        self._engine = engine
+        self._link = link
+        self._models = models
+        self.limits = limits
+        self._free_sources = [source for source in range(engine.sizes.sources) if source != WARM_UP_SOURCE][::-1]
+        self._free_states = [state for state in range(engine.sizes.states) if state != WARM_UP_SOURCE][::-1]
+        self._by_token: dict[bytes, Session] = {}
+        self._next_id = 1
+        self.refusals: dict[str, int] = {}
+        self.tick_errors: dict[str, int] = {}
+        self.opened = 0
+        self.resumed = 0
+        self.on_closed: Callable[[Session], None] = lambda _session: None
+
+    @property
+    def sessions(self) -> list[Session]:
+        """Every session that holds a source, in the order of opening."""
+        return list(self._by_token.values())
+
+    @property
+    def states_in_use(self) -> int:
+        """States that sessions hold."""
+        return sum(len(session.states) for session in self._by_token.values())
+
+    def count_refusal(self, reason: str) -> None:
+        """Count a refusal, for the metrics."""
+        self.refusals[reason] = self.refusals.get(reason, 0) + 1
+
+    async def open(self, hello: pb.Hello) -> tuple[Session, pb.StateOrigin]:
+        """Resume the session that *hello* offers the token of, or open a new one.
+
+        Raises:
+            SessionFault: the Hello is refused, and why.
+        """
+        self._check(hello)
+        lost = self._by_token.get(hello.resume_token) if hello.resume_token else None
+        if lost is not None and not lost.closed:
+            resumed = self._resume(lost, hello)
+            if resumed:
+                return lost, pb.STATE_ORIGIN_RESUMED
+            await self.close(lost)
+        model = self._models.find(hello.model, field_name="Hello.model")
+        source, states = await self._reserve(len(hello.instruments))
+        session = Session(
+            self._engine,
+            model,
+            session_id=self._next_id,
+            token=secrets.token_bytes(_TOKEN_BYTES),
+            source=source,
+            states=states,
+            hello=hello,
+            tick_errors=self.tick_errors,
+        )
+        self._next_id += 1
+        model.sessions += 1
+        self._by_token[session.token] = session
+        self.opened += 1
+        self._engine.reset_source(source)
+        for state in states:
+            self._engine.command(Command.RESET_STATE, state)
+        opened = self._engine.command(
+            Command.OPEN_SOURCE, source, model.slot, memory.PATH_GRPC, 1 if session.bulk else 0
+        )
+        try:
+            await self._link.applied(opened)
+        except asyncio.CancelledError:
+            await asyncio.shield(self.close(session))
+            raise
+        return session, pb.STATE_ORIGIN_COLD
+
+    def attach(self, session: Session) -> None:
+        """Give a session to the stream of the running task; a stream that had it before is ended."""
+        before = session.attached
+        session.attached = asyncio.current_task()
+        session.lost_ns = 0
+        session.heard_ns = session.said_ns = time.monotonic_ns()
+        if before is not None and before is not session.attached:
+            before.cancel()
+        self._link.listen(session.source, session.wake.set)
+
+    def detach(self, session: Session) -> bool:
+        """Note that a session's stream has ended without Goodbye; it is kept for the grace time.
+
+        Returns:
+            False where there is nothing to keep it for, so that the caller closes it.
+        """
+        session.attached = None
+        self._link.ignore(session.source)
+        if self.limits.resume_grace_ns == 0 or self.limits.resumable_max == 0:
+            return False
+        if session.published == session.rebuild_ticks:
+            return False  # No tick to predict yet: a new session costs the client nothing.
+        session.lost_ns = time.monotonic_ns()
+        return True
+
+    async def close(self, session: Session) -> None:
+        """End a session and free its source and states at once."""
+        if session.closed:
+            return
+        session.closed = True
+        self._link.ignore(session.source)
+        del self._by_token[session.token]
+        session.model.sessions -= 1
+        self.on_closed(session)
+        closed = self._engine.command(Command.CLOSE_SOURCE, session.source)
+        await self._link.applied(closed)
+        self._free_sources.append(session.source)
+        self._free_states.extend(session.states)
+
+    async def expire(self, now_ns: int) -> None:
+        """Close lost sessions whose grace is over, and the oldest of too many."""
+        lost = sorted((one for one in self._by_token.values() if one.lost_ns), key=lambda one: one.lost_ns)
+        excess = len(lost) - self.limits.resumable_max
+        for index, session in enumerate(lost):
+            if index < excess or now_ns - session.lost_ns > self.limits.resume_grace_ns:
+                _log.info("session_expired", session=session.session_id, client=session.client_name)
+                await self.close(session)
+
+    async def switch_model(self, entry: ModelEntry) -> int:
+        """Move every open session to another model, its states rebuilt from the journal. Returns how many moved.
+
+        Raises:
+            SessionFault: the new model has other horizons than a session was welcomed with.
+        """
+        moving = [session for session in self.sessions if session.model is not entry]
+        for session in moving:
+            if session.model.horizons != entry.horizons:
+                raise faults.out_of_order(
+                    "MODEL_HORIZONS",
+                    field="ActivateModelRequest.name",
+                    value=entry.model.name,
+                    mend=f"session {session.session_id} was welcomed with the horizons of {session.model.model.name!r}; "
+                    "switch to a model that has the same ones, or activate it for new sessions alone",
+                )
+        done = 0
+        for session in moving:
+            self._engine.command(Command.HOLD_SOURCE, session.source)
+            for state in session.states:
+                self._engine.command(Command.REBUILD_STATE, state, entry.slot)
+            done = self._engine.command(Command.BIND_MODEL, session.source, entry.slot)
+            session.model.sessions -= 1
+            session.model = entry
+            entry.sessions += 1
+            await self._link.applied(done)
+        return len(moving)
+
+    def _resume(self, session: Session, hello: pb.Hello) -> bool:
+        if not session.same_instruments(hello):
+            raise faults.out_of_order(
+                "RESUME_INSTRUMENTS",
+                field="Hello.instruments",
+                value=f"{len(hello.instruments)} instruments",
+                mend="name the instruments of the session that is resumed, or leave resume_token empty",
+            )
+        if session.published == session.rebuild_ticks or not session.rewind(hello.next_prediction_sequence):
+            return False
+        session.lost_ns = 0
+        self.resumed += 1
+        return True
+
+    async def _reserve(self, instruments: int) -> tuple[int, list[int]]:
+        """Take a source and states from the pools; lost sessions give way, oldest first."""
+        while not self._free_sources or len(self._free_states) < instruments:
+            lost = [one for one in self._by_token.values() if one.lost_ns]
+            if not lost:
+                break
+            await self.close(min(lost, key=lambda one: one.lost_ns))
+        if not self._free_sources:
+            raise faults.exhausted(
+                "SESSIONS",
+                field="sessions.max",
+                value=self.limits.sessions_max,
+                mend="every session is in use; close one, raise sessions.max, or ask another daemon",
+            )
+        if len(self._free_states) < instruments:
+            raise faults.exhausted(
+                "STATES",
+                field="Hello.instruments",
+                value=f"{instruments} instruments",
+                mend=f"{len(self._free_states)} states are free; name fewer, or raise sessions.states_max",
+            )
+        return self._free_sources.pop(), [self._free_states.pop() for _ in range(instruments)]
+
+    def _check(self, hello: pb.Hello) -> None:
+        if hello.protocol_version != PROTOCOL_VERSION:
+            raise faults.out_of_order(
+                "PROTOCOL_VERSION",
+                field="Hello.protocol_version",
+                value=hello.protocol_version,
+                mend=f"this daemon speaks version {PROTOCOL_VERSION}",
+            )
+        if hello.pace not in (pb.PACE_UNSPECIFIED, pb.PACE_REALTIME, pb.PACE_BULK):
+            raise faults.invalid("PACE", field="Hello.pace", value=hello.pace, mend="use PACE_REALTIME or PACE_BULK")
+        if len(hello.client_name) > _NAME_CHARACTERS:
+            raise faults.invalid(
+                "CLIENT_NAME", field="Hello.client_name", value=hello.client_name, mend="use 64 characters at most"
+            )
+        if len(hello.resume_token) > _RESUME_TOKEN_BYTES_MAX:
+            raise faults.invalid(
+                "RESUME_TOKEN",
+                field="Hello.resume_token",
+                value=f"{len(hello.resume_token)} bytes",
+                mend="give the token of Welcome or Goodbye, or none",
+            )
+        if not hello.instruments:
+            raise faults.invalid(
+                "INSTRUMENTS_EMPTY", field="Hello.instruments", value="empty", mend="name the instruments of your ticks"
+            )
+        if len(hello.instruments) > self.limits.instruments_max:
+            raise faults.exhausted(
+                "INSTRUMENTS",
+                field="Hello.instruments",
+                value=f"{len(hello.instruments)} instruments",
+                mend=f"name {self.limits.instruments_max} at most, or raise sessions.instruments_max",
+            )
+        ids: set[int] = set()
+        names: set[tuple[str, str]] = set()
+        for index, one in enumerate(hello.instruments):
+            where = f"Hello.instruments[{index}]"
+            if not 1 <= len(one.symbol) <= _NAME_CHARACTERS:
+                raise faults.invalid(
+                    "SYMBOL", field=f"{where}.symbol", value=one.symbol, mend="give 1 to 64 characters"
+                )
+            if one.instrument_id in ids:
+                raise faults.invalid(
+                    "INSTRUMENT_TWICE",
+                    field=f"{where}.instrument_id",
+                    value=one.instrument_id,
+                    mend="give each id once",
+                )
+            if (one.dataset, one.symbol) in names:
+                raise faults.invalid(
+                    "SYMBOL_TWICE", field=f"{where}.symbol", value=one.symbol, mend="name each dataset and symbol once"
+                )
+            ids.add(one.instrument_id)
+            names.add((one.dataset, one.symbol))

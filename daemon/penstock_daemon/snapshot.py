@@ -1,0 +1,97 @@
+"""The numbers that the metrics show, read from where they are counted anyway."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from penstock.v1.records import Stage
+from penstock_daemon import engine_memory as memory
+from penstock_daemon import rings
+from penstock_daemon.engine import Engine
+from penstock_daemon.metrics import LatencyHistogram, MetricsSnapshot, ModelInfo, RingOccupancy
+from penstock_daemon.model_table import ModelTable
+from penstock_daemon.recorder import Recorder
+from penstock_daemon.session_table import SessionTable
+
+PATH_NAMES: Final = ("grpc", "shared_memory", "feed")
+PACE_NAMES: Final = ("realtime", "bulk")
+
+
+class SnapshotTaker:
+    """Reads every number as it stands; ``take`` may be called from any thread, since it only reads.
+
+    Args:
+        engine, sessions, models: whose numbers.
+        recorder: or None where nothing is recorded.
+    """
+
+    def __init__(self, engine: Engine, sessions: SessionTable, models: ModelTable, recorder: Recorder | None) -> None:
+        self._engine = engine
+        self._sessions = sessions
+        self._models = models
+        self._recorder = recorder
+        self._taken_ns = time.monotonic_ns()  # Of the snapshot before: the busy share covers the time since.
+        self._busy_ns = 0
+
+    def take(self, *, serving: bool, arena_locked: bool) -> MetricsSnapshot:
+        """Return a snapshot."""
+        engine, sessions = self._engine, self._sessions
+        buffers = engine.buffers
+        open_sessions = sessions.sessions
+        by_pace = {name: int(buffers.histograms[:, pace, Stage.PREDICT].sum()) for pace, name in enumerate(PACE_NAMES)}
+        entry = self._models.active
+        busy_ns = _word(engine, memory.BUSY_NS)
+        now_ns = time.monotonic_ns()
+        share = (busy_ns - self._busy_ns) / max(now_ns - self._taken_ns, 1)
+        self._taken_ns, self._busy_ns = now_ns, busy_ns
+        given, applied = engine.command_state()
+        return MetricsSnapshot(
+            serving=serving,
+            ticks=by_pace,
+            predictions=by_pace,
+            rebuild_ticks=sum(session.rebuilt_ticks for session in open_sessions),
+            tick_errors=dict(sessions.tick_errors),
+            refusals=dict(sessions.refusals),
+            late=_word(engine, memory.LATE),
+            stale=_word(engine, memory.STALE),
+            sessions=sum(session.attached is not None for session in open_sessions),
+            sessions_resumable=sum(session.lost_ns != 0 for session in open_sessions),
+            sessions_opened=sessions.opened,
+            sessions_resumed=sessions.resumed,
+            sessions_max=sessions.limits.sessions_max,
+            states=sessions.states_in_use,
+            states_max=engine.sizes.states - 1,
+            rings=[
+                *(RingOccupancy("ticks", str(one.source), one.unanswered, engine.sizes.slots) for one in open_sessions),
+                RingOccupancy("control", "loop", given - applied, memory.CONTROL_SLOTS),
+            ],
+            engine_busy_share=min(share, 1.0),
+            engine_busy_ns=busy_ns,
+            engine_passes=_word(engine, memory.PASSES),
+            arena_bytes=engine.arena.used_bytes,
+            arena_locked=arena_locked,
+            histograms=_histograms(engine),
+            recorder=self._recorder.stats() if self._recorder is not None else None,
+            model=ModelInfo(entry.model.name, entry.model.version, entry.content_hash.hex(), entry.model.demonstration),
+        )
+
+
+def _word(engine: Engine, index: int) -> int:
+    return int(rings.shared_word(engine.buffers.words, index))
+
+
+def _histograms(engine: Engine) -> list[LatencyHistogram]:
+    buffers = engine.buffers
+    shown = []
+    for path, path_name in enumerate(PATH_NAMES):
+        for pace, pace_name in enumerate(PACE_NAMES):
+            for stage in Stage:
+                counts = buffers.histograms[path, pace, stage].copy()
+                if not counts.any():
+                    continue
+                sum_ns, max_ns, negative = (int(value) for value in buffers.totals[path, pace, stage])
+                shown.append(
+                    LatencyHistogram(path_name, stage.name.lower(), pace_name, counts, sum_ns, max_ns, negative)
+                )
+    return shown

@@ -1,0 +1,86 @@
+"""Where compiled kernels are kept between processes, keyed by every source that can be inlined into them.
+
+Numba's own cache looks at the file of the compiled function alone: a change in a function that it inlines from
+another file would go unseen, and an upgraded daemon would serve yesterday's arithmetic. So the cache folder's name
+holds a digest of all our sources that contain kernels, and of the versions beneath them.
+
+    a different source, Numba or Python  =>  a different folder
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+_PACKAGES: Final = ("penstock", "penstock_kernels", "penstock_daemon", "penstock_tuning")
+_KEPT: Final = 4  # Folders of other versions that stay, so that two checkouts do not undo each other's work.
+
+
+def use() -> Path | None:
+    """Point Numba at the folder of these sources; to be called before Numba is imported.
+
+    Returns:
+        The folder, or None where ``NUMBA_CACHE_DIR`` was set by somebody else and is left alone.
+    """
+    if "NUMBA_CACHE_DIR" in os.environ:
+        return None
+    base = _base_folder()
+    folder = base / _digest()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["NUMBA_CACHE_DIR"] = str(folder)
+    if "numba" in sys.modules:  # Imported before us, by an application: the variable alone comes too late.
+        sys.modules["numba"].config.CACHE_DIR = str(folder)
+    _prune(base, keep=folder)
+    return folder
+
+
+def _base_folder() -> Path:
+    """Return a folder that this user can write: the cache home, else a private folder for temporary files."""
+    named = os.environ.get("PENSTOCK_CACHE_DIR")
+    if named:
+        return Path(named) / "compiled"
+    home = os.environ.get("XDG_CACHE_HOME")
+    candidates = [Path(home)] if home else []
+    try:
+        candidates.append(Path.home() / ".cache")
+    except RuntimeError:  # A user without a home folder.
+        pass
+    for candidate in candidates:
+        folder = candidate / "penstock" / "compiled"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    return Path(tempfile.gettempdir()) / f"penstock-{os.getuid()}" / "compiled"
+
+
+def _digest() -> str:
+    """Return 16 hexadecimal characters that change whenever a kernel could."""
+    digest = hashlib.sha256(sys.version.encode())
+    for distribution in ("numba", "llvmlite", "numpy"):
+        digest.update(f"{distribution}={importlib.metadata.version(distribution)}".encode())
+    for package in _PACKAGES:
+        spec = importlib.util.find_spec(package)
+        for location in (spec.submodule_search_locations or []) if spec else []:
+            for source in sorted(Path(location).rglob("*.py")):
+                text = source.read_bytes()
+                if b"njit" in text or b"intrinsic" in text:
+                    digest.update(source.name.encode() + hashlib.sha256(text).digest())
+    return digest.hexdigest()[:16]
+
+
+def _prune(base: Path, *, keep: Path) -> None:
+    """Remove all but the newest folders; a folder that another process is removing too is its business."""
+    others = [folder for folder in base.iterdir() if folder.is_dir() and folder != keep]
+    others.sort(key=lambda folder: folder.stat().st_mtime if folder.exists() else 0.0, reverse=True)
+    for folder in others[_KEPT:]:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,113 @@
+"""A real penstockd in a process of its own, on a Unix socket in a folder of the test's.
+
+with running_daemon(folder) as daemon:
+    ... daemon.address ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+START_TIMEOUT_S = 90.0  # The first start on a machine compiles.
+STOP_TIMEOUT_S = 20.0
+
+
+@dataclass
+class RunningDaemon:
+    """A daemon that serves, or served."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    log_path: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def log(self) -> list[dict[str, object]]:
+        """Return the log's lines so far."""
+        lines = self.log_path.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def output(self) -> str:
+        return self.log_path.read_text()
+
+    def terminate(self) -> int:
+        """Stop it as an operator would, and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        self.process.wait(STOP_TIMEOUT_S)
+
+
+def start_daemon(
+    folder: Path,
+    *sets: str,
+    address: str = "",
+    arguments: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
+) -> RunningDaemon:
+    """Start a daemon and return it once it serves; the caller stops it."""
+    address = address or f"unix:{folder}/penstock.sock"
+    log_path = folder / f"penstockd-{time.monotonic_ns()}.log"
+    settings = (f"server.address={address}", "metrics.address=", *sets)
+    command = [sys.executable, "-m", "penstock_daemon.main", *arguments]
+    for setting in settings:
+        command += ["--set", setting]
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
+        )
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        output = log_path.read_text()
+        if '"event": "serving"' in output:
+            served = next(json.loads(line) for line in output.splitlines() if '"event": "serving"' in line)
+            return RunningDaemon(process, str(served["address"]), log_path)
+        if process.poll() is not None:
+            raise AssertionError(f"penstockd ended with {process.returncode}:\n{output}")
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    raise AssertionError(f"penstockd did not serve within {START_TIMEOUT_S} s:\n{log_path.read_text()}")
+
+
+@contextlib.contextmanager
+def running_daemon(
+    folder: Path,
+    *sets: str,
+    address: str = "",
+    arguments: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
+) -> Iterator[RunningDaemon]:
+    """A daemon for the length of a block; it must stop cleanly unless the block has ended it."""
+    daemon = start_daemon(folder, *sets, address=address, arguments=arguments, environment=environment)
+    try:
+        yield daemon
+    finally:
+        if daemon.process.poll() is None:
+            try:
+                code = daemon.terminate()
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                raise AssertionError(f"penstockd did not stop:\n{daemon.output()}") from None
+            assert code == 0, f"penstockd ended with {code}:\n{daemon.output()}"
+
+
+def channel_to(address: str) -> grpc.Channel:
+    """Return a plain blocking channel, for tests below the client library."""
+    return grpc.insecure_channel(address)
