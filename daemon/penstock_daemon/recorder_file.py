@@ -28,7 +28,7 @@ DBN_VERSION: Final = 3
 
 _BUFFERS_MAX: Final = 1024  # IOV_MAX.
 _DATASET_CHARACTERS_MAX: Final = 15
-_SYMBOL_CHARACTERS_MAX: Final = 70
+_SYMBOL_CHARACTERS_MAX: Final = 64  # As in Hello; DBN's own limit is 70.
 _TS_RECV_OFFSET: Final = TICK_DTYPE.fields["ts_recv"][1] if TICK_DTYPE.fields else 0
 _EPOCH: Final = dt.date(1970, 1, 1)
 _DAY_NS: Final = 86_400 * 10**9
@@ -73,8 +73,8 @@ class _Mapping(NamedTuple):
 def encode_header(instruments: Sequence[RecordedInstrument], start_ns: int, end_ns: int) -> bytes:
     """Return a DBN header; its length depends on the instruments alone.
 
-    A DBN header has one dataset of at most 15 ASCII characters, and each symbol once: what does not fit is spelled in
-    a way that does, and stands in full in metadata.json.
+    A DBN header has one short dataset, and each symbol once in printable ASCII: names that do not fit are spelled in a
+    way that does, and stand in full in metadata.json.
 
     Args:
         instruments: of the session.
@@ -121,7 +121,7 @@ def header_symbols(instruments: Sequence[RecordedInstrument]) -> list[str]:
             names.append(name)
         else:
             plain = "".join(character if " " < character <= "~" else "?" for character in name)
-            names.append(f"{plain[: _SYMBOL_CHARACTERS_MAX - 11]}#{one.instrument_id}")
+            names.append(f"{plain[: _SYMBOL_CHARACTERS_MAX - 11]}#{one.instrument_id}")  # 11: "#" and any u32.
     return names
 
 

@@ -79,7 +79,7 @@ class SessionFiles:
         self._due_ns = 0  # When the open file is to be completed.
         self._part = 0
         self._position = 0
-        self._file_position = 0  # Where in the session the open file begins.
+        self._file_position = 0  # Where in the session the open file begins, with the gap before its first tick.
         self._rebuild_ticks = 0  # In the open file.
         self._gaps: list[dict[str, int]] = []  # Of the open file, or of the next one.
 
@@ -133,13 +133,13 @@ class SessionFiles:
         self._position += kept
         self._tally.ticks_written += kept
         self._rebuild_ticks += min(kept, sum(chunk.ticks for chunk in batch if chunk.rebuild))
-        if kept < ticks:
-            self._tally.ticks_lost += ticks - kept
-            self.gap(ticks - kept)
         if self._file is not None and not self._file.sound:
             self._file.abandon()
             self._file = None
             self._gaps = []
+        if kept < ticks:
+            self._tally.ticks_lost += ticks - kept
+            self.gap(ticks - kept)
 
     def _open(self, now_ns: int) -> RecordingFile:
         started = dt.datetime.now(dt.UTC)
@@ -147,7 +147,7 @@ class SessionFiles:
         name = f"{started:%Y%m%dT%H%M%S%fZ}-{self._session_id:06d}-{client}-{self._part + 1:04d}{FILE_SUFFIX}"
         file = RecordingFile(self._folder / name, self._instruments)
         self._part += 1
-        self._file_position = self._position
+        self._file_position = self._position - sum(gap["ticks"] for gap in self._gaps)
         self._rebuild_ticks = 0
         self._due_ns = now_ns + self._rotate_ns
         self._note(file, now_ns, complete=False)
