@@ -10,11 +10,10 @@ and which rule applies to undefined, crossed and one-sided books and to clocks t
 
 from __future__ import annotations
 
-from math import sqrt
 from typing import Final
 
 from penstock.v1.records import UNDEFINED_PRICE, PredictionFlag
-from penstock_kernels.compiled import Float32s, Float64s, Int64, Int64s, compiled
+from penstock_kernels.compiled import Float64s, Int64, compiled
 from penstock_kernels.elementary import asinh, bits_of, from_bits, log
 
 FEATURE_NAMES: Final = (
@@ -65,22 +64,25 @@ _ASK_PRICE: Final = 5  # Bits. As above.
 _BID_SIZE: Final = 6  # Of the last two-sided book.
 _ASK_SIZE: Final = 7  # As above.
 _TICK_SIZE: Final = 8  # Smallest price step seen lately, 1e-9; 0 for none yet.
-_VARIANCE_FAST: Final = 9  # Mean squared change of the mid per tick, 1e-18.
-_VARIANCE_SLOW: Final = 10  # As above.
+_MOVEMENT_FAST: Final = 9  # Mean absolute change of the mid per tick, 1e-9.
+_MOVEMENT_SLOW: Final = 10  # As above.
 _FLOW_MEAN: Final = 11  # Mean absolute order flow per tick.
 _DEPTH_MEAN: Final = 12  # Mean size on both sides.
 _TRADE_SIZE_MEAN: Final = 13
 _TRADE_SIGN_MEAN: Final = 14
-_SINCE_TRADE_NS: Final = 15  # Since the last trade, or the first tick.
+_SINCE_TRADE_NS: Final = 15  # Since the last trade; 0 before the first.
 _SINCE_MOVE: Final = 16  # Ticks since the mid moved, or the first tick.
 _DIRECTION: Final = 17  # Of the mid's last move: 1, -1, or 0 for none yet.
-_RAW: Final = 18  # The features before standardisation, FEATURES words.
-RUNNING_WORDS: Final = _RAW + FEATURES
+RAW: Final = 18  # The features before standardisation, FEATURES words.
+RUNNING_WORDS: Final = RAW + FEATURES
 
 # Weights of a new value in each average; 1 / events. Averages are plain means until that many events were seen.
-_FAST: Final = 1.0 / 16.0
-_SLOW: Final = 1.0 / 128.0
-_SIGN: Final = 2.0 / 11.0  # An exponential average "of 10".
+_FAST: Final = 1.0 / 8.0
+_SLOW: Final = 1.0 / 64.0
+_TRADE_SIZES: Final = 1.0 / 32.0
+_TRADE_SIGNS: Final = 2.0 / 11.0  # An exponential average "of 10".
+
+_MOVEMENT_FLOOR: Final = 1.0 / 32.0  # Of a tick size, added to both movements: a quiet market's past is forgotten too.
 
 _TICK_SIZE_GROWTH: Final = 1.0 + 2.0**-10  # Per tick: a step that no longer occurs is forgotten.
 _TICK_SIZE_MAX: Final = 2.0**62
@@ -134,8 +136,8 @@ def features_advance(
         return flags | _BOOK_ONE_SIDED
     _advance_book(running, bid_price, ask_price, bid_size, ask_size)
     if bid_price >= ask_price:
-        running[_RAW + _IMBALANCE] = 0.0
-        running[_RAW + _MICROPRICE] = 0.0
+        running[RAW + _IMBALANCE] = 0.0
+        running[RAW + _MICROPRICE] = 0.0
         return flags | _BOOK_CROSSED
     return flags
 
@@ -154,9 +156,10 @@ def _advance_time(running: Float64s, ts_recv: Int64) -> int:
             elapsed_ns = float(ts_recv - before)
     running[_TICKS] = from_bits(ticks + 1)
     running[_TS_RECV] = from_bits(ts_recv)
-    running[_SINCE_TRADE_NS] += elapsed_ns
-    running[_RAW + _INTERARRIVAL] = log(1.0 + elapsed_ns / _NS_PER_US)
-    running[_RAW + _SINCE_TRADE] = log(1.0 + running[_SINCE_TRADE_NS] / _NS_PER_US)
+    if bits_of(running[_TRADES]) > 0:
+        running[_SINCE_TRADE_NS] += elapsed_ns
+    running[RAW + _INTERARRIVAL] = log(1.0 + elapsed_ns / _NS_PER_US)
+    running[RAW + _SINCE_TRADE] = log(1.0 + running[_SINCE_TRADE_NS] / _NS_PER_US)
     return flags
 
 
@@ -164,31 +167,31 @@ def _advance_time(running: Float64s, ts_recv: Int64) -> int:
 def _advance_trade(running: Float64s, size: Int64, action: Int64, side: Int64) -> None:
     """Take in a trade; on any other tick only say that there was none."""
     if action != _ACTION_TRADE:
-        running[_RAW + _TRADE] = 0.0
-        running[_RAW + _TRADE_SIZE_SIGNED] = 0.0
+        running[RAW + _TRADE] = 0.0
+        running[RAW + _TRADE_SIZE_SIGNED] = 0.0
         return
     trades = bits_of(running[_TRADES]) + 1
     running[_TRADES] = from_bits(trades)
     sign = 1.0 if side == _SIDE_BUY else (-1.0 if side == _SIDE_SELL else 0.0)
-    _average(running, _TRADE_SIZE_MEAN, float(size), _SLOW, trades)
-    _average(running, _TRADE_SIGN_MEAN, sign, _SIGN, trades)
+    _average(running, _TRADE_SIZE_MEAN, float(size), _TRADE_SIZES, trades)
+    _average(running, _TRADE_SIGN_MEAN, sign, _TRADE_SIGNS, trades)
     running[_SINCE_TRADE_NS] = 0.0
-    running[_RAW + _TRADE] = 1.0
-    running[_RAW + _TRADE_SIGN] = running[_TRADE_SIGN_MEAN]
-    running[_RAW + _TRADE_SIZE_SIGNED] = asinh(sign * _ratio(float(size), running[_TRADE_SIZE_MEAN]))
+    running[RAW + _TRADE] = 1.0
+    running[RAW + _TRADE_SIGN] = running[_TRADE_SIGN_MEAN]
+    running[RAW + _TRADE_SIZE_SIGNED] = asinh(sign * _ratio(float(size), running[_TRADE_SIZE_MEAN]))
 
 
 @compiled
 def _hold_book(running: Float64s) -> None:
     """Take in a one-sided book: the last two-sided one stands, nothing moved, no imbalance is known."""
-    running[_RAW + _IMBALANCE] = 0.0
-    running[_RAW + _MICROPRICE] = 0.0
-    running[_RAW + _MID_CHANGE] = 0.0
-    running[_RAW + _BID_CHANGE] = 0.0
-    running[_RAW + _ASK_CHANGE] = 0.0
-    running[_RAW + _ORDER_FLOW] = 0.0
+    running[RAW + _IMBALANCE] = 0.0
+    running[RAW + _MICROPRICE] = 0.0
+    running[RAW + _MID_CHANGE] = 0.0
+    running[RAW + _BID_CHANGE] = 0.0
+    running[RAW + _ASK_CHANGE] = 0.0
+    running[RAW + _ORDER_FLOW] = 0.0
     running[_SINCE_MOVE] += 1.0
-    running[_RAW + _EVENTS_SINCE_MOVE] = log(1.0 + running[_SINCE_MOVE])
+    running[RAW + _EVENTS_SINCE_MOVE] = log(1.0 + running[_SINCE_MOVE])
 
 
 @compiled
@@ -201,9 +204,8 @@ def _advance_book(running: Float64s, bid_price: Int64, ask_price: Int64, bid_siz
         ask_change = _difference(ask_price, bits_of(running[_ASK_PRICE]))
         flow = _order_flow(running, bid_change, ask_change, float(bid_size), float(ask_size))
         _average(running, _FLOW_MEAN, abs(flow), _SLOW, books)
-        mid_change = 0.5 * (bid_change + ask_change)
-        _average(running, _VARIANCE_FAST, mid_change * mid_change, _FAST, books)
-        _average(running, _VARIANCE_SLOW, mid_change * mid_change, _SLOW, books)
+        _average(running, _MOVEMENT_FAST, abs(0.5 * (bid_change + ask_change)), _FAST, books)
+        _average(running, _MOVEMENT_SLOW, abs(0.5 * (bid_change + ask_change)), _SLOW, books)
     spread = _difference(ask_price, bid_price)
     depth = float(bid_size) + float(ask_size)
     running[_BOOKS] = from_bits(books + 1)
@@ -216,17 +218,18 @@ def _advance_book(running: Float64s, bid_price: Int64, ask_price: Int64, bid_siz
     _advance_move(running, 0.5 * (bid_change + ask_change))
 
     tick_size = running[_TICK_SIZE]
-    volatility = sqrt(running[_VARIANCE_SLOW])
+    fast = running[_MOVEMENT_FAST] + _MOVEMENT_FLOOR * tick_size
+    slow = running[_MOVEMENT_SLOW] + _MOVEMENT_FLOOR * tick_size
     imbalance = _ratio(float(bid_size) - float(ask_size), depth)
-    running[_RAW + _IMBALANCE] = imbalance
-    running[_RAW + _MICROPRICE] = asinh(_ratio(0.5 * imbalance * spread, tick_size))
-    running[_RAW + _SPREAD] = asinh(_ratio(spread, tick_size))
-    running[_RAW + _MID_CHANGE] = asinh(_ratio(0.5 * (bid_change + ask_change), volatility))
-    running[_RAW + _BID_CHANGE] = asinh(_ratio(bid_change, volatility))
-    running[_RAW + _ASK_CHANGE] = asinh(_ratio(ask_change, volatility))
-    running[_RAW + _ORDER_FLOW] = asinh(_ratio(flow, running[_FLOW_MEAN]))
-    running[_RAW + _VOLATILITY_RATIO] = log(1.0 + _ratio(running[_VARIANCE_FAST], running[_VARIANCE_SLOW]))
-    running[_RAW + _DEPTH] = log((1.0 + depth) / (1.0 + running[_DEPTH_MEAN]))
+    running[RAW + _IMBALANCE] = imbalance
+    running[RAW + _MICROPRICE] = asinh(_ratio(0.5 * imbalance * spread, tick_size))
+    running[RAW + _SPREAD] = asinh(_ratio(spread, tick_size))
+    running[RAW + _MID_CHANGE] = asinh(_ratio(0.5 * (bid_change + ask_change), slow))
+    running[RAW + _BID_CHANGE] = asinh(_ratio(bid_change, slow))
+    running[RAW + _ASK_CHANGE] = asinh(_ratio(ask_change, slow))
+    running[RAW + _ORDER_FLOW] = asinh(_ratio(flow, running[_FLOW_MEAN]))
+    running[RAW + _VOLATILITY_RATIO] = log(fast / slow) if slow > 0.0 else 0.0
+    running[RAW + _DEPTH] = log((1.0 + depth) / (1.0 + running[_DEPTH_MEAN]))
 
 
 @compiled
@@ -270,8 +273,8 @@ def _advance_move(running: Float64s, mid_change: float) -> None:
         running[_DIRECTION] = 1.0 if mid_change > 0.0 else -1.0
     else:
         running[_SINCE_MOVE] += 1.0
-    running[_RAW + _LAST_MOVE] = running[_DIRECTION]
-    running[_RAW + _EVENTS_SINCE_MOVE] = log(1.0 + running[_SINCE_MOVE])
+    running[RAW + _LAST_MOVE] = running[_DIRECTION]
+    running[RAW + _EVENTS_SINCE_MOVE] = log(1.0 + running[_SINCE_MOVE])
 
 
 @compiled
@@ -299,25 +302,4 @@ def _ratio(value: float, scale: float) -> float:
 def raw_features(running: Float64s, features: Float64s) -> None:
     """Copy the features of the last tick, not standardised, into *features*, shape (FEATURES,)."""
     for position in range(FEATURES):
-        features[position] = running[_RAW + position]
-
-
-@compiled
-def standardise(
-    running: Float64s, codes: Int64s, means: Float64s, scales_inverse: Float64s, clip: float, inputs: Float32s
-) -> None:
-    """Write the model's inputs: its features of the last tick, standardised and limited to -clip .. clip.
-
-        input_i = clip((feature[code_i] - mean_i) / scale_i)
-
-    Args:
-        running: shape (RUNNING_WORDS,).
-        codes: position in FEATURE_NAMES of each input, shape (inputs,).
-        means: shape (inputs,).
-        scales_inverse: 1 / scale of each input, shape (inputs,).
-        clip: in standard deviations.
-        inputs: shape (inputs,). Overwritten.
-    """
-    for position in range(len(inputs)):
-        value = (running[_RAW + codes[position]] - means[position]) * scales_inverse[position]
-        inputs[position] = min(max(value, -clip), clip)
+        features[position] = running[RAW + position]

@@ -206,6 +206,7 @@ def _check_shape(name: str, array: NDArray[Any], shape: tuple[int, ...], meaning
 
 
 def _check_reservoir(model: Model) -> None:
+    _check_type("topology", model.topology, str, "a text")
     if model.topology not in TOPOLOGIES:
         known = ", ".join(TOPOLOGIES)
         raise ModelError(f"topology must be one of: {known}: topology={model.topology!r:.80}; train with one of these")

@@ -1,13 +1,14 @@
 """The model file: one ``.safetensors`` whose metadata is JSON, read strictly and written to the same bytes each time.
 
     8 bytes      length of the JSON header, little-endian
-    header       {"__metadata__": {"format": ..., "format_version": ..., "model": JSON}, name: {dtype, shape, offsets}}
-    data         the tensors, contiguous, in the header's order
+    header       {"__metadata__": {"format", "format_version", "model": JSON, "sha256"}, name: {dtype, shape, offsets}}
+    data         the tensors, contiguous, in the order of the header
 
 No pickle and no code: nothing in the file is ever run. Whatever is wrong with a file raises ModelError with a
-sentence that names field, value and mend; the file is read once and never mapped, so that it can be replaced.
+sentence that names field, value and mend; a file with any byte changed is refused. It is read once and never mapped,
+so that it can be replaced while a daemon runs.
 
-    load_model(save_model(model)).model     has the same arrays and texts as model, to the bit
+    model_to_bytes(model_from_bytes(data))  ==  data
 """
 
 from __future__ import annotations
@@ -131,33 +132,43 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> LoadedModel:
     return LoadedModel(model, hashlib.sha256(data).digest())
 
 
-def model_to_bytes(model: Model) -> bytes:
-    """Return the file of *model*: the same bytes for the same model, on every machine and in every process."""
+def metadata_json(model: Model) -> str:
+    """Return all of *model* but its arrays, the training report included, as JSON with sorted keys."""
     described: dict[str, Any] = {name: getattr(model, name) for name in _FIELDS}
     described["features"] = list(model.features)
     described["horizons"] = [{**asdict(horizon), "kind": horizon.kind.name} for horizon in model.horizons]
-    described["calibration"] = [asdict(calibration) for calibration in model.calibration]
+    described["calibration"] = [
+        {name: float(value) for name, value in asdict(calibration).items()} for calibration in model.calibration
+    ]
     described["clip"] = float(model.clip)
-    header: dict[str, Any] = {
-        "__metadata__": {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "model": json.dumps(described, allow_nan=False, sort_keys=True, separators=(",", ":")),
-        }
-    }
-    parts, position = [], 0
+    return json.dumps(described, allow_nan=False, sort_keys=True, separators=(",", ":"))
+
+
+def model_to_bytes(model: Model) -> bytes:
+    """Return the file of *model*: the same bytes for the same model, on every machine and in every process."""
+    tensors: dict[str, Any] = {}
+    body = b""
     for name, (safe_type, array_type) in _TENSORS.items():
-        part = np.ascontiguousarray(getattr(model, name), dtype=array_type)
-        header[name] = {
-            "dtype": safe_type,
-            "shape": list(part.shape),
-            "data_offsets": [position, position + part.nbytes],
-        }
-        parts.append(part.tobytes())
-        position += part.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # The format aligns its data by spaces.
-    return len(text).to_bytes(_LENGTH_BYTES, "little") + text + b"".join(parts)
+        array = np.ascontiguousarray(getattr(model, name), dtype=array_type)
+        offsets = [len(body), len(body) + array.nbytes]
+        tensors[name] = {"dtype": safe_type, "shape": list(array.shape), "data_offsets": offsets}
+        body += array.tobytes()
+    described = metadata_json(model)
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "model": described,
+        "sha256": _checksum(described, body),
+    }
+    header = json.dumps({"__metadata__": metadata, **tensors}, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # The format aligns its data by spaces.
+    return len(header).to_bytes(_LENGTH_BYTES, "little") + header + body
+
+
+def _checksum(described: str, body: bytes | memoryview) -> str:
+    digest = hashlib.sha256(described.encode(errors="surrogatepass"))
+    digest.update(body)
+    return digest.hexdigest()
 
 
 def model_from_bytes(data: bytes) -> Model:
@@ -166,13 +177,16 @@ def model_from_bytes(data: bytes) -> Model:
     Raises:
         ModelError: it is not a model that this version can run.
     """
-    header, body = _split(data)
-    described = _described(header)
-    tensors = _tensors(header, body)
-    horizons = tuple(_horizon(item) for item in described.pop("horizons"))
-    calibration = tuple(_calibration(item) for item in described.pop("calibration"))
-    features = tuple(described.pop("features"))
-    return Model(**described, **tensors, horizons=horizons, calibration=calibration, features=features)
+    try:
+        header, body = _split(data)
+        described = _described(header, body)
+        tensors = _tensors(header, body)
+        horizons = tuple(_horizon(item) for item in described.pop("horizons"))
+        calibration = tuple(_calibration(item) for item in described.pop("calibration"))
+        features = tuple(described.pop("features"))
+        return Model(**described, **tensors, horizons=horizons, calibration=calibration, features=features)
+    except RecursionError as exc:
+        raise ModelError("metadata is nested too deep; train the model again") from exc
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], memoryview]:
@@ -192,14 +206,14 @@ def _split(data: bytes) -> tuple[dict[str, Any], memoryview]:
 def _json_object(name: str, text: str | bytes) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError) as exc:  # UnicodeDecodeError is a ValueError too.
+    except ValueError as exc:  # UnicodeDecodeError is one too.
         raise ModelError(f"{name} is not JSON: {exc!s:.80}; copy or train the model again") from exc
     if not isinstance(value, dict):
         raise ModelError(f"{name} must be a JSON object: {name}={value!r:.80}; copy or train the model again")
     return value
 
 
-def _described(header: dict[str, Any]) -> dict[str, Any]:
+def _described(header: dict[str, Any], body: memoryview) -> dict[str, Any]:
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         found = metadata.get("format") if isinstance(metadata, dict) else None
@@ -210,8 +224,16 @@ def _described(header: dict[str, Any]) -> dict[str, Any]:
             "train the model again with this version of penstock"
         )
     text = metadata.get("model")
-    if set(metadata) != {"format", "format_version", "model"} or not isinstance(text, str):
-        raise ModelError(f"metadata must hold format, format_version and model: found={sorted(metadata)!r:.200}")
+    if set(metadata) != {"format", "format_version", "model", "sha256"} or not isinstance(text, str):
+        raise ModelError(
+            f"metadata must hold format, format_version, model and sha256: found={sorted(metadata)!r:.200}; "
+            "train the model again"
+        )
+    if metadata["sha256"] != _checksum(text, body):
+        raise ModelError(
+            f"sha256 must be that of the content: sha256={metadata['sha256']!r:.80}; the file is damaged or was cut: "
+            "copy it again"
+        )
     described = _json_object("model", text)
     if set(described) != set(_FIELDS):
         wrong = sorted(set(described) ^ set(_FIELDS))

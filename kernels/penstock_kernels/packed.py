@@ -50,6 +50,7 @@ SHIFTS: Final = 32  # fan_in of them.
 CODES: Final = SHIFTS + FAN_IN_MAX  # Position in FEATURE_NAMES of each input.
 HEADER_WORDS: Final = CODES + INPUTS_MAX
 
+CLIP: Final = 0  # Position in constants.
 CALIBRATION_WORDS: Final = 6
 _ALIGNMENT_BYTES: Final = 64
 

@@ -10,9 +10,10 @@ Both calls are compiled, hold no lock, allocate nothing, and give the same bits 
 from __future__ import annotations
 
 from penstock_kernels.compiled import Float32s, Float64s, Int64, Int64s, compiled
-from penstock_kernels.features import RUNNING_WORDS, features_advance, standardise
+from penstock_kernels.features import RAW, RUNNING_WORDS, features_advance
 from penstock_kernels.lanes import LANES
 from penstock_kernels.packed import (
+    CLIP,
     CODES,
     COLUMNS_PADDED,
     FAN_IN,
@@ -82,7 +83,9 @@ def features_step(
     ask_sz: Int64,
     inputs: Float32s,
 ) -> int:
-    """Take one tick into *running* and write the reservoir's inputs.
+    """Take one tick into *running* and write the reservoir's inputs: its features of the tick, standardised.
+
+        input_i = clip((feature_i - mean_i) / scale_i)
 
     Args:
         header: of a PackedModel.
@@ -104,17 +107,11 @@ def features_step(
         Bits of PredictionFlag: BOOK_ONE_SIDED, BOOK_CROSSED, TIME_BACKWARDS.
     """
     flags = features_advance(running, ts_recv, size, action, side, bid_px, ask_px, bid_sz, ask_sz)
-    means = header[MEANS_OFFSET]
-    scales = header[SCALES_OFFSET]
-    count = header[INPUTS]
-    standardise(
-        running,
-        header[CODES : CODES + count],
-        constants[means : means + count],
-        constants[scales : scales + count],
-        constants[0],
-        inputs[:count],
-    )
+    clip = constants[CLIP]
+    for position in range(header[INPUTS]):
+        value = running[RAW + header[CODES + position]]
+        value = (value - constants[header[MEANS_OFFSET] + position]) * constants[header[SCALES_OFFSET] + position]
+        inputs[position] = min(max(value, -clip), clip)
     return flags
 
 

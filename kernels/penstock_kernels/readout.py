@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock_kernels.compiled import Float32s, Int64, Int64s, compiled
+from penstock_kernels.compiled import Float32s, Int64s, compiled
 from penstock_kernels.elementary import logistic
 from penstock_kernels.lanes import LANES, load, splat, total
 from penstock_kernels.packed import (
@@ -32,7 +32,7 @@ FORECAST_WORDS: Final = 4
 
 @compiled
 def readout_step(header: Int64s, weights: Float32s, design: Float32s, forecasts: Float32s) -> None:
-    """Write the forecasts of one design row.
+    """Write the forecasts of one design row; model.Calibration has the formula that follows the sums.
 
     Args:
         header: of a PackedModel.
@@ -55,32 +55,15 @@ def readout_step(header: Int64s, weights: Float32s, design: Float32s, forecasts:
             direction = direction + load(weights, word + LANES) * lanes
             moved = moved + load(weights, word + 2 * LANES) * lanes
             word += 3 * LANES
-        always_moves = header[ALWAYS_MOVES + horizon] != 0
-        _calibrate(
-            weights, calibration, always_moves, total(returns), total(direction), total(moved), forecasts[horizon]
-        )
+        up_share = logistic(weights[calibration + 2] * float(total(direction)) + weights[calibration + 3])
+        moved_share = 1.0
+        if header[ALWAYS_MOVES + horizon] == 0:
+            moved_share = logistic(weights[calibration + 4] * float(total(moved)) + weights[calibration + 5])
+        forecasts[horizon, EXPECTED_RETURN] = weights[calibration] * float(total(returns))
+        forecasts[horizon, DEVIATION] = weights[calibration + 1]
+        forecasts[horizon, PROBABILITY_UP] = moved_share * up_share
+        forecasts[horizon, PROBABILITY_DOWN] = moved_share - moved_share * up_share
         calibration += CALIBRATION_WORDS
     for horizon in range(header[HORIZONS], len(forecasts)):
         for column in range(FORECAST_WORDS):
             forecasts[horizon, column] = 0.0
-
-
-@compiled
-def _calibrate(
-    weights: Float32s,
-    calibration: Int64,
-    always_moves: bool,
-    returns: float,
-    direction: float,
-    moved: float,
-    forecast: Float32s,
-) -> None:
-    """Turn a horizon's three outputs into its forecast; see model.Calibration for the formula."""
-    up_share = logistic(weights[calibration + 2] * float(direction) + weights[calibration + 3])
-    moved_share = 1.0
-    if not always_moves:
-        moved_share = logistic(weights[calibration + 4] * float(moved) + weights[calibration + 5])
-    forecast[EXPECTED_RETURN] = weights[calibration] * float(returns)
-    forecast[DEVIATION] = weights[calibration + 1]
-    forecast[PROBABILITY_UP] = moved_share * up_share
-    forecast[PROBABILITY_DOWN] = moved_share - moved_share * up_share
