@@ -7,6 +7,7 @@ whoever starts it: start it before threads are pinned to hot cores.
 
 from __future__ import annotations
 
+import selectors
 import socket
 import socketserver
 import threading
@@ -54,17 +55,23 @@ class MetricsServer:
                 '"" for no metrics'
             ) from refusal
         self.address = TcpAddress(address.host, self._server.server_address[1])  # With the port in use.
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.5}, name="penstock-metrics", daemon=True
-        )
+        self._stop, self._stopped = socket.socketpair()
+        self._thread = threading.Thread(target=self._serve, name="penstock-metrics", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop listening; a scrape under way is left to end by itself. May be called twice."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join(_STOP_S)
+        self._stop.close()
+        self._thread.join(_STOP_S)
         self._server.server_close()
+
+    def _serve(self) -> None:
+        """Answer until ``close``; sleeps in between, with no wake-up of its own."""
+        with selectors.DefaultSelector() as selector, self._stopped:
+            selector.register(self._server, selectors.EVENT_READ)
+            selector.register(self._stopped, selectors.EVENT_READ)
+            while not any(key.fileobj is self._stopped for key, _ in selector.select()):
+                self._server.handle_request()
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -74,6 +81,7 @@ class _Server(socketserver.ThreadingTCPServer):
     block_on_close = False
     allow_reuse_address = True
     request_queue_size = 16
+    timeout = 0  # handle_request is called when there is one.
 
     def __init__(self, family: int, where: Any, registry: CollectorRegistry) -> None:
         self.address_family = family
