@@ -83,13 +83,12 @@ class SessionRecording:
             rebuild: whether they restore a state and are not answered.
 
         Returns:
-            False where they were dropped.
+            False where they were dropped: the queue is full, or the recording or the recorder is closed.
         """
-        assert not self._closed, "append to a recording that is closed"
         assert len(records) % TICK_BYTES == 0, "a recording takes whole records"
         if not records:
             return True
-        if self._recorder.offer(self._files, Chunk(records, rebuild), self._dropped):
+        if self._recorder.offer(self._files, Chunk(records, rebuild), self._dropped, closed=self._closed):
             self._dropped = 0
             return True
         self._dropped += len(records) // TICK_BYTES
@@ -192,15 +191,15 @@ class Recorder:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def offer(self, files: SessionFiles, chunk: Chunk | None, dropped_before: int) -> bool:
+    def offer(self, files: SessionFiles, chunk: Chunk | None, dropped_before: int, *, closed: bool = False) -> bool:
         """Queue *chunk*, or the end of a session; for ``SessionRecording``.
 
         Returns:
-            False where the queue is full or the recorder stopped; an end is always taken.
+            False where the queue is full or the recording or the recorder is closed; an end is always taken.
         """
         size_bytes = len(chunk.records) if chunk is not None else 0
         with self._mutex:
-            if chunk is not None and (self._stopping or self._queued_bytes + size_bytes > self._queue_bytes):
+            if chunk is not None and (closed or self._stopping or self._queued_bytes + size_bytes > self._queue_bytes):
                 self._ticks_dropped += chunk.ticks
                 return False
             self._queue.append(_Entry(files, chunk, dropped_before))

@@ -227,10 +227,17 @@ def test_part_of_a_record_is_our_mistake(tmp_path):
     recording = recorder.open_session(1, "s", TWO)
     with pytest.raises(AssertionError, match="whole records"):
         recording.append(b"x" * 81)
-    recording.close()
-    with pytest.raises(AssertionError, match="closed"):
-        recording.append(quotes(1).tobytes())
     assert recorder.close(10)
+
+
+def test_append_after_the_recording_is_closed_is_a_drop(tmp_path):
+    recorder = make_recorder(tmp_path)
+    recording = recorder.open_session(1, "s", TWO)
+    assert recording.append(quotes(2).tobytes())
+    recording.close()
+    assert not recording.append(quotes(3).tobytes())
+    assert recorder.close(10)
+    assert (recorder.stats().ticks_written, recorder.stats().ticks_dropped) == (2, 3)
 
 
 def test_recordings_of_several_sessions_never_mix(tmp_path):
