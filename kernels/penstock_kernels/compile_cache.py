@@ -2,13 +2,15 @@
 
 Numba's own cache looks at the file of the compiled function alone: a change in a function that it inlines from
 another file would go unseen, and an upgraded daemon would serve yesterday's arithmetic. So the cache folder's name
-holds a digest of all our sources that contain kernels, and of the versions beneath them.
+holds a digest of all our sources that a kernel can consist of, and of the versions beneath them: the contract and this
+package whole, since their numbers are inlined too, and of the others each file that speaks of compiled code.
 
     a different source, Numba or Python  =>  a different folder
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -19,7 +21,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-_PACKAGES: Final = ("penstock", "penstock_kernels", "penstock_daemon", "penstock_tuning")
+_WHOLE_PACKAGES: Final = ("penstock", "penstock_kernels")
+_PACKAGES: Final = (*_WHOLE_PACKAGES, "penstock_daemon", "penstock_tuning")
+_MARKS: Final = (b"njit", b"intrinsic", b"compiled")
 _KEPT: Final = 4  # Folders of other versions that stay, so that two checkouts do not undo each other's work.
 
 
@@ -48,10 +52,8 @@ def _base_folder() -> Path:
         return Path(named) / "compiled"
     home = os.environ.get("XDG_CACHE_HOME")
     candidates = [Path(home)] if home else []
-    try:
+    with contextlib.suppress(RuntimeError):  # A user without a home folder.
         candidates.append(Path.home() / ".cache")
-    except RuntimeError:  # A user without a home folder.
-        pass
     for candidate in candidates:
         folder = candidate / "penstock" / "compiled"
         try:
@@ -73,7 +75,7 @@ def _digest() -> str:
         for location in (spec.submodule_search_locations or []) if spec else []:
             for source in sorted(Path(location).rglob("*.py")):
                 text = source.read_bytes()
-                if b"njit" in text or b"intrinsic" in text:
+                if package in _WHOLE_PACKAGES or any(mark in text for mark in _MARKS):
                     digest.update(source.name.encode() + hashlib.sha256(text).digest())
     return digest.hexdigest()[:16]
 
