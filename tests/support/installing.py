@@ -15,9 +15,15 @@ import pytest
 INSTALL_SECONDS = 160
 
 
-def run_pip(python: Path | str, *arguments: str) -> None:
-    """Run pip of *python*, quietly; skip the test if it can't find or fetch a package, fail it on any other fault."""
-    command = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *arguments]
+def install(*arguments: str, environment: Path | None = None) -> None:
+    """Run pip install, quietly; skip the test if it can't find or fetch a package, fail it on any other fault.
+
+    Args:
+        arguments: pip's own.
+        environment: the virtual environment to install into, which needs no pip of its own; None for this one.
+    """
+    elsewhere = ["--python", str(environment)] if environment else []
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *elsewhere, "install", "--quiet", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
     except subprocess.TimeoutExpired:
@@ -39,7 +45,7 @@ def packages_apart(tools: Path, name: str, *requirements: str) -> Path:
     wanted = "\n".join(requirements)
     if not (stamp.exists() and stamp.read_text(encoding="utf-8") == wanted):
         arguments = ["--target", str(folder), "--upgrade", "--no-deps", "--only-binary=:all:", *requirements]
-        run_pip(sys.executable, *arguments)
+        install(*arguments)
         stamp.write_text(wanted, encoding="utf-8")
     return folder
 
