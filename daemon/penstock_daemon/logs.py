@@ -64,7 +64,6 @@ def configure_logs(level: str, log_format: str, stream: TextIO | None = None) ->
     root.handlers[:] = [handler]
     root.setLevel(LEVELS[level])
     logging.captureWarnings(capture=True)
-    logging.raiseExceptions = False  # A log that can't be written (a closed pipe) never stops the daemon.
     structlog.configure(
         processors=[
             *shared,

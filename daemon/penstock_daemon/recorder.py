@@ -302,7 +302,7 @@ def _mend(cut_short: Path, catalogue: Catalogue) -> None:
         log.warning("a recording that was cut short can't be mended", file=os.fspath(cut_short), reason=str(refusal))
         return
     if ticks:
-        catalogue.note(name, {**(catalogue.find(name) or {}), "rows": ticks, "cut_short": True})
+        catalogue.note(name, {**catalogue.find(name), "rows": ticks, "cut_short": True})
     else:
         catalogue.forget(name)
     log.info("a recording that was cut short is mended", file=name, ticks=ticks)

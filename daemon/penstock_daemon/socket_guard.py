@@ -186,7 +186,6 @@ def check_port_free(address: TcpAddress, *, key: str) -> None:
                 # As gRPC does it: connections that linger from an earlier daemon are no reason to refuse.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(where)
-                probe.listen(1)
                 free += 1
         except OSError as refusal:
             if refusal.errno == errno.EADDRINUSE:

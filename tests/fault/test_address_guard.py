@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -222,6 +223,25 @@ def test_lock_is_held_by_one_of_many_at_any_time(tmp_path):
     assert most == 1
     assert wins > 4
     assert not path.exists()
+
+
+def test_lock_on_a_file_that_was_just_removed_is_taken_anew(tmp_path, monkeypatch):
+    path = tmp_path / "lock"
+    holder = FileLock.take(path)
+    real, calls = fcntl.flock, []
+
+    def release_in_between(descriptor: int, operation: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 1:
+            holder.release()
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", release_in_between)
+    lock = FileLock.take(path)
+    assert len(calls) == 2
+    with pytest.raises(LockHeldError):
+        FileLock.take(path)
+    lock.release()
 
 
 def test_lock_file_that_is_left_over_is_taken_whatever_stands_in_it(tmp_path):

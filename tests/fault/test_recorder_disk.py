@@ -55,7 +55,7 @@ print(json.dumps([closed, stats.ticks_written, stats.ticks_lost, stats.ticks_dro
 def in_process(folder: Path, body: str, *prefix: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*prefix, sys.executable, "-c", BEGIN + body, str(folder)],
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         timeout=60,

@@ -157,6 +157,11 @@ def test_spinning_engine_may_not_share_its_only_cpu_with_the_server():
     load(*sets, "server.cores=0,1")
 
 
+def test_text_that_is_not_utf_8_is_refused():
+    found = faults(environ={"PENSTOCK_RECORD__FOLDER": "a\udcff"})
+    assert found == ["record.folder: must be UTF-8, was 'a\\udcff' (in PENSTOCK_RECORD__FOLDER)"]
+
+
 def test_unknown_key_without_a_near_one_says_where_all_are_shown():
     assert faults("zzz.qqq=1") == ["zzz.qqq: unknown key; --print-config shows every key (in --set)"]
 

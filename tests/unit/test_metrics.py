@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import CapturingLogger
 
 from penstock.v1.histogram import BUCKETS, bucket_of
+from penstock_daemon import metrics_server
 from penstock_daemon.addresses import TcpAddress
 from penstock_daemon.metrics import (
     BOUNDS_NS,
@@ -172,8 +174,10 @@ def test_head_has_no_body():
         assert get(address, method="HEAD")[::2] == (200, "")
 
 
-def test_snapshot_that_fails_costs_one_scrape_alone(capsys):
+def test_snapshot_that_fails_costs_one_scrape_alone(monkeypatch):
     answers = [FULL]
+    log = CapturingLogger()
+    monkeypatch.setattr(metrics_server, "log", log)
 
     def take() -> MetricsSnapshot:
         return answers.pop()
@@ -186,7 +190,7 @@ def test_snapshot_that_fails_costs_one_scrape_alone(capsys):
         assert get(server.address)[0] == 200
     finally:
         server.close()
-    assert "metrics can't be shown" in capsys.readouterr().out
+    assert [(call.method_name, call.args) for call in log.calls] == [("exception", ("metrics can't be shown",))]
 
 
 def test_no_snapshot_is_taken_without_a_scrape():

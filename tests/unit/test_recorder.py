@@ -293,15 +293,31 @@ def test_foreign_catalogue_is_refused_and_left_as_it_is(tmp_path, content):
 
 
 def test_catalogue_keeps_what_others_wrote(tmp_path):
-    theirs = {"note": "mine", "files": [{"file": "a.dbn", "size_scale": {"1": 7}}]}
+    entries = [{"file": "a.dbn", "size_scale": {"1": 7}}, {"file": "a.dbn"}, {"file": 5}, {}]
+    theirs = {"note": "mine", "files": entries, "é": [1, {"x": None}]}
     (tmp_path / "metadata.json").write_text(json.dumps(theirs))
     recorder = make_recorder(tmp_path)
     recorder.open_session(1, "s", TWO).append(quotes(3).tobytes())
     assert recorder.close(10)
     whole = json.loads((tmp_path / "metadata.json").read_text())
-    assert whole["note"] == "mine"
-    assert whole["files"][0] == theirs["files"][0]
-    assert len(whole["files"]) == 2
+    *kept, ours = whole.pop("files")
+    assert kept == theirs.pop("files")
+    assert whole == theirs
+    assert ours["rows"] == 3
+
+
+def test_catalogue_keeps_what_others_write_while_it_is_open(tmp_path):
+    recorder = make_recorder(tmp_path)
+    recording = recorder.open_session(1, "s", TWO)
+    recording.append(quotes(3).tobytes())
+    wait_for(recorder, ticks_written=3)
+    whole = json.loads((tmp_path / "metadata.json").read_text())
+    theirs = {"file": "a.dbn", "size_scale": {"1": 7}}
+    (tmp_path / "metadata.json").write_text(json.dumps({"files": [theirs, *whole["files"]]}))
+    assert recorder.close(10)
+    (file,) = read_recordings(tmp_path)
+    assert file.entry["rows"] == 3
+    assert json.loads((tmp_path / "metadata.json").read_text())["files"][0] == theirs
 
 
 @pytest.mark.parametrize(
