@@ -97,15 +97,16 @@ def default_server_address(environ: Mapping[str, str]) -> str:
     """Return the socket in the user's runtime folder, or in the folder for temporary files where there is none.
 
     Args:
-        environ: XDG_RUNTIME_DIR and TMPDIR are read.
+        environ: XDG_RUNTIME_DIR, TMPDIR, TEMP and TMP are read.
     """
     candidates = []
     runtime_folder = environ.get("XDG_RUNTIME_DIR", "")
     if runtime_folder.startswith("/") and "\0" not in runtime_folder and Path(runtime_folder).is_dir():
         candidates.append(Path(runtime_folder) / "penstock.sock")
-    temporary_folder = environ.get("TMPDIR", "")
-    if temporary_folder.startswith("/") and "\0" not in temporary_folder and Path(temporary_folder).is_dir():
-        candidates.append(Path(temporary_folder) / f"penstock-{os.getuid()}.sock")
+    for variable in ("TMPDIR", "TEMP", "TMP"):  # As tempfile looks them up, which strategies' side uses.
+        temporary_folder = environ.get(variable, "")
+        if temporary_folder.startswith("/") and "\0" not in temporary_folder and Path(temporary_folder).is_dir():
+            candidates.append(Path(temporary_folder) / f"penstock-{os.getuid()}.sock")
     for path in candidates:
         if len(os.fsencode(path)) <= UNIX_PATH_BYTES_MAX:
             return f"unix:{path}"
