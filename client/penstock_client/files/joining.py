@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.v1.records import TICK_DTYPE
+from penstock_client.errors import LocalUsageError
 from penstock_client.files.errors import TickFileError
 from penstock_client.files.tick_file import TickFile
 from penstock_client.instruments import Instrument
@@ -38,10 +39,11 @@ def merge(files: Sequence[TickFile], order: Order | str = Order.AUTO) -> tuple[l
 
     Raises:
         TickFileError: two files disagree about an instrument's size scale.
-        ValueError: no files, or no such order.
+        LocalUsageError: no files.
+        ValueError: no such order.
     """
     if not files:
-        raise ValueError("merge needs at least one file: files=[]")
+        raise LocalUsageError("merge needs at least one file: files=[]")
     order = Order(order)
     if order is Order.AUTO:
         order = Order.RECORD if all(file.keeps_order for file in files) else Order.TS_RECV
@@ -63,7 +65,7 @@ def select(
         wanted: symbols, or DATASET:SYMBOL where a symbol alone would be several instruments.
 
     Raises:
-        ValueError: a name fits no instrument, or several; names those that are there.
+        LocalUsageError: a name fits no instrument, or several; names those that are there.
     """
     kept: dict[int, Instrument] = {}
     for name in wanted:
@@ -71,7 +73,7 @@ def select(
         if len(found) != 1:
             problem = "no instrument has this name" if not found else "several instruments have this name"
             there = ", ".join(f"{one.dataset}:{one.symbol}" if one.dataset else one.symbol for one in instruments)
-            raise ValueError(f"instruments: {problem}: {name!r}; take from {there}")
+            raise LocalUsageError(f"instruments: {problem}: {name!r}; take from {there}")
         kept[found[0].instrument_id] = found[0]
     if len(kept) == len(instruments):
         return list(instruments), ticks
