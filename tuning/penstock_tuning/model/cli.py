@@ -1,0 +1,152 @@
+"""penstock-train: simulate a market, train a model, tell what a model is.
+
+    exit code 0     done
+    exit code 1     default --check found other bytes
+    exit code 2     usage or bad input: one sentence on stderr, no traceback, nothing half written
+    exit code 130   interrupted
+
+Heavy libraries are imported by the commands, so that --help works in any environment and a missing one is a sentence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+_EXAMPLES: Final = """examples:
+  penstock-train simulate --seconds 60 --seed 1 --out market.dbn.zst
+  penstock-train fit market.dbn.zst --out market.safetensors
+  penstock-train fit monday.dbn.zst tuesday.dbn.zst --horizons next_1ms,100ms,1s --name btc --out btc.safetensors
+  penstock-train describe btc.safetensors
+"""
+_SIMULATE_EXAMPLES: Final = """examples:
+  penstock-train simulate --out market.dbn.zst
+  penstock-train simulate --seconds 600 --seed 7 --instruments 4 --rate 2000 --out busy.dbn.zst
+  penstock-train simulate --signal 0 --out coin.dbn.zst      a market that no model can foretell
+"""
+_FIT_EXAMPLES: Final = """examples:
+  penstock-train fit day.dbn.zst --out day.safetensors
+  penstock-train fit *.dbn.zst --instruments BTCUSDT --units 2048 --seed 3 --name btc --model-version 2 --out btc.safetensors
+  penstock-train fit quotes.csv --columns 'ts_recv=time,bid_px=bid,ask_px=ask,bid_sz=bidsize,ask_sz=asksize' --out q.safetensors
+
+horizons, 1 to 4, separated by commas:
+  next        direction of the next change of the mid;   next_1ms  the same, from one millisecond on
+  50ev        the mid 50 of the instrument's ticks later
+  100ms       the mid 100 milliseconds later (ns, us, ms, s, min)
+
+The same files, settings and version give the same bytes. The order of the files does not matter.
+"""
+_DESCRIBE_EXAMPLES: Final = """examples:
+  penstock-train describe model.safetensors
+  penstock-train describe model.safetensors --json
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line *arguments* (those of the process where None) and return the exit code."""
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as exc:  # argparse's own way out: 0 after --help, 2 after a usage error it has told of.
+        return exc.code if isinstance(exc.code, int) else 2
+    try:
+        from penstock_client.extras import require
+
+        for module in ("numba", "rich", "scipy", "databento_dbn"):
+            require(module, extra="train", purpose=f"penstock-train {options.command}")
+        from penstock_tuning.model import commands
+
+        return commands.run(options)
+    except BrokenPipeError:  # The reader of our output, such as head, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("penstock-train: stopped; nothing was written", file=sys.stderr)
+        return 130
+    except (ValueError, ArithmeticError, ImportError) as exc:
+        if not _is_ours(exc):
+            raise
+        print(f"penstock-train {options.command}: {exc}", file=sys.stderr)
+        return 2
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether *error* is a sentence of ours for the user, and not a mistake of ours."""
+    return type(error).__module__.partition(".")[0] in ("penstock_tuning", "penstock_client", "penstock_kernels")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="penstock-train",
+        description="Train the models that penstockd serves, and simulate markets to try them on.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_simulate(commands)
+    _add_fit(commands)
+    _add_describe(commands)
+    _add_default(commands)
+    return parser
+
+
+def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    one = _command(commands, "simulate", "write a simulated market as a DBN file", _SIMULATE_EXAMPLES)
+    one.add_argument("--out", required=True, metavar="FILE", help="ends in .dbn or .dbn.zst; overwritten")
+    one.add_argument("--seconds", type=float, default=60.0, help="of market time (default 60)")
+    one.add_argument("--seed", type=int, default=1, help="another seed, another market (default 1)")
+    one.add_argument("--instruments", type=int, default=2, metavar="N", help="1 to 64; the first one leads (default 2)")
+    one.add_argument("--rate", type=float, default=450.0, help="ticks per second of all, in the long run (default 450)")
+    one.add_argument(
+        "--signal", type=float, default=1.0, help="how much the book tells of the next move, 0 to 1 (default 1)"
+    )
+    one.add_argument("--json", action="store_true", help="print what was written as JSON")
+
+
+def _add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    one = _command(commands, "fit", "train a model on recorded ticks", _FIT_EXAMPLES)
+    one.add_argument("ticks", nargs="+", metavar="TICKS", help="tick files: DBN, CSV or Parquet")
+    one.add_argument("--out", required=True, metavar="MODEL", help="ends in .safetensors; written whole or not at all")
+    one.add_argument("--horizons", default="next,100ms,50ev", help="what to foretell (default next,100ms,50ev)")
+    one.add_argument("--units", type=int, default=1024, help="of the reservoir (default 1024)")
+    one.add_argument("--fan-in", type=int, default=8, metavar="K", help="units that each unit hears (default 8)")
+    one.add_argument("--spectral-radius", type=float, default=0.6, metavar="R", help="0: no recurrence (default 0.6)")
+    one.add_argument("--seed", type=int, default=1, help="of the reservoir (default 1)")
+    one.add_argument("--instruments", default="", metavar="A,B", help="train on these symbols alone")
+    one.add_argument("--columns", metavar="MAPPING", help="what the columns of CSV and Parquet files mean")
+    one.add_argument("--name", default="model", help="what a session asks for (default model)")
+    one.add_argument("--model-version", default="", metavar="TEXT", help="free text")
+    one.add_argument("--demonstration", action="store_true", help="mark it as not to be traded on")
+    one.add_argument("--notice", default="", metavar="TEXT", help="a sentence that every session is told")
+    one.add_argument("--json", action="store_true", help="print the training report as JSON")
+
+
+def _add_describe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    one = _command(commands, "describe", "tell what a model file is", _DESCRIBE_EXAMPLES)
+    one.add_argument("model", metavar="MODEL", help="a .safetensors file")
+    one.add_argument("--json", action="store_true", help="print all of it but the weights as JSON")
+
+
+def _add_default(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    one = _command(commands, "default", "make the embedded default model again", "")
+    one.add_argument("--out", default="", metavar="MODEL", help="where to write it (default: where penstockd finds it)")
+    one.add_argument("--check", action="store_true", help="write nothing; exit 1 unless the bytes are the same")
+    one.add_argument("--json", action="store_true", help="print the training report as JSON")
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, caption: str, examples: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=caption,
+        description=caption[0].upper() + caption[1:] + ".",
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""The ticks a model is trained on: recordings in order of time, read one at a time and as often as needed.
+
+the order of recordings, and so the model, does not depend on the order in which they were named
+memory: the largest recording, and as many others as fit in CACHE_BYTES
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_client.files import TickFileError, merge, open_ticks, select
+from penstock_client.instruments import Instrument
+from penstock_tuning.market.simulator import Market
+from penstock_tuning.model.errors import TrainingError
+from penstock_tuning.model.progress import Progress, silent
+from penstock_tuning.model.targets import stamps
+
+CACHE_BYTES: Final = 2**29
+TIME_BINS: Final = 65_536
+_READ_BYTES: Final = 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """The ticks of one instrument in one recording, in order: what one reservoir state sees."""
+
+    name: str  # DATASET:SYMBOL, or SYMBOL.
+    ticks: NDArray[np.void]  # Shape (any,), dtype TICK_DTYPE.
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is known of a recording after it was read once."""
+
+    name: str
+    sha256: str  # Of the file, or of the records where there is no file.
+    ticks: int
+    first_ns: int  # ts_recv.
+    last_ns: int
+    instruments: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A recording and how to read it."""
+
+    recording: Recording
+    read: Callable[[], list[Stream]]
+
+
+class Recordings:
+    """All that a model is trained on, in order of time."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sorted(sources, key=lambda one: (one.recording.first_ns, one.recording.sha256))
+        self.all: tuple[Recording, ...] = tuple(one.recording for one in self._sources)
+
+    @property
+    def ticks(self) -> int:
+        """How many ticks there are in all."""
+        return sum(one.ticks for one in self.all)
+
+    def streams(self) -> Iterator[Stream]:
+        """Yield every stream, recording by recording."""
+        for source in self._sources:
+            yield from source.read()
+
+    def quantile_times_ns(self, shares: Sequence[float]) -> list[int]:
+        """Return the ts_recv before which about each of *shares* of all ticks lie, in Unix ns.
+
+        Times are counted in TIME_BINS equal bins between the first and the last tick.
+        """
+        first_ns = min(one.first_ns for one in self.all)
+        last_ns = max(one.last_ns for one in self.all)
+        width_ns = (last_ns - first_ns) // TIME_BINS + 1
+        counts = np.zeros(TIME_BINS, dtype=np.int64)
+        for stream in self.streams():
+            counts += np.bincount((stamps(stream.ticks) - first_ns) // width_ns, minlength=TIME_BINS)
+        reached = np.cumsum(counts)
+        return [
+            first_ns + width_ns * (1 + int(np.searchsorted(reached, share * reached[-1], side="left")))
+            for share in shares
+        ]
+
+
+def open_recordings(
+    paths: Sequence[str],
+    columns: str | None = None,
+    wanted: Sequence[str] = (),
+    on_progress: Progress = silent,
+) -> Recordings:
+    """Read tick files once, to know them, and keep those that fit in CACHE_BYTES.
+
+    Args:
+        paths: tick files; their order does not matter.
+        columns: what the columns of CSV and Parquet files mean, as ``open_ticks`` takes it; None for our own.
+        wanted: symbols to keep; empty for all.
+        on_progress: told how many files were read.
+
+    Raises:
+        TrainingError: no file, two with the same bytes, or one without a wanted instrument.
+        TickFileError: a file is no sound tick file, or has no tick.
+    """
+    if not paths:
+        raise TrainingError("fit needs at least one tick file; name DBN, CSV or Parquet files")
+    sources: list[Source] = []
+    known: dict[str, str] = {}
+    kept_bytes = 0
+    for path in paths:
+        streams = _read(path, columns, wanted)
+        recording = _recording(Path(path).name, _file_digest(path), streams)
+        if recording.sha256 in known:
+            raise TrainingError(
+                f"two files hold the same bytes: {known[recording.sha256]} and {path}; name one of them"
+            )
+        known[recording.sha256] = path
+        kept_bytes += sum(stream.ticks.nbytes for stream in streams)
+        if kept_bytes <= CACHE_BYTES:
+            sources.append(Source(recording, partial(list, streams)))
+        else:
+            sources.append(Source(recording, partial(_read_again, recording, path, columns, wanted)))
+        on_progress("reading files", len(sources), len(paths))
+    return Recordings(sources)
+
+
+def market_recording(market: Market, name: str) -> Recordings:
+    """Return a simulated *market* as the one recording *name*, without a file."""
+    streams = _streams(market.instruments, market.ticks)
+    digest = hashlib.sha256(market.ticks.tobytes()).hexdigest()
+    return Recordings([Source(_recording(name, digest, streams), partial(list, streams))])
+
+
+def _file_digest(path: str) -> str:
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while part := file.read(_READ_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _read(path: str, columns: str | None, wanted: Sequence[str]) -> list[Stream]:
+    file = open_ticks(path) if columns is None else open_ticks(path, columns)
+    instruments, ticks = merge([file])
+    if wanted:
+        try:
+            instruments, ticks = select(instruments, ticks, wanted)
+        except ValueError as exc:
+            raise TrainingError(f"{path}: {exc}") from exc
+    if not len(ticks):
+        raise TickFileError(path, "it holds no tick to train on", mend="leave it out")
+    return _streams(instruments, ticks)
+
+
+def _read_again(recording: Recording, path: str, columns: str | None, wanted: Sequence[str]) -> list[Stream]:
+    streams = _read(path, columns, wanted)
+    if _recording(recording.name, recording.sha256, streams) != recording:
+        raise TrainingError(f"{path} changed while it was trained on; train again when it is complete")
+    return streams
+
+
+def _streams(instruments: Sequence[Instrument], ticks: NDArray[np.void]) -> list[Stream]:
+    names = [f"{one.dataset}:{one.symbol}" if one.dataset else one.symbol for one in instruments]
+    ids = [one.instrument_id for one in instruments]
+    parts = [ticks[ticks["instrument_id"] == one] for one in ids]
+    return [
+        Stream(name, part) for name, part in sorted(zip(names, parts, strict=True), key=lambda row: row[0]) if len(part)
+    ]
+
+
+def _recording(name: str, sha256: str, streams: list[Stream]) -> Recording:
+    return Recording(
+        name=name,
+        sha256=sha256,
+        ticks=sum(len(stream.ticks) for stream in streams),
+        first_ns=min(int(stream.ticks["ts_recv"].min()) for stream in streams),
+        last_ns=max(int(stream.ticks["ts_recv"].max()) for stream in streams),
+        instruments=tuple(stream.name for stream in streams),
+    )

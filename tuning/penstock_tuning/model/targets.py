@@ -1,0 +1,97 @@
+"""What came after each tick: the labels of training, and when each became known.
+
+For the ticks of one instrument, in order, with mid the last known one (as the features have it):
+
+    NEXT_MOVE  ends at the first change of the mid whose ts_recv is after the tick's own plus the latency allowed
+    EVENTS     ends n ticks later
+    TIME       ends at the last tick stamped up to ts_recv plus the duration, once the recording goes beyond it
+
+    a label of row t depends on rows up to its end alone, and known_ns[t] is the stamp at which that end is reached
+    rows without a mid, and rows whose end is past the recording, have no label
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.v1.records import UNDEFINED_PRICE
+from penstock_kernels.model import Horizon, HorizonKind
+
+NEVER_NS: Final = 2**63 - 1  # known_ns of a row without a label.
+PRICE_MAX: Final = 2**61  # Above it a price is taken for undefined: twice the mid stays an int64.
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Labels of one instrument's ticks for one horizon; where known_ns is NEVER_NS the others mean nothing.
+
+    Attributes:
+        returns: of the mid until the end, as a fraction, shape (ticks,), float64.
+        direction: of the mid's move, -1, 0 or 1, shape (ticks,), int8. Of NEXT_MOVE never 0: the next change itself.
+        known_ns: Unix time at which the label is known, shape (ticks,), int64.
+    """
+
+    returns: NDArray[np.float64]
+    direction: NDArray[np.int8]
+    known_ns: NDArray[np.int64]
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Which rows have a label, shape (ticks,)."""
+        return self.known_ns != NEVER_NS
+
+
+def doubled_mid(ticks: NDArray[np.void]) -> NDArray[np.int64]:
+    """Return bid + ask of the last two-sided book at each tick, in 1e-9; 0 before the first one, shape (ticks,)."""
+    bid, ask = ticks["bid_px"], ticks["ask_px"]
+    stands = (bid != UNDEFINED_PRICE) & (ask != UNDEFINED_PRICE) & _in_range(bid) & _in_range(ask)
+    last = np.where(stands, np.arange(len(ticks)), -1)
+    np.maximum.accumulate(last, out=last)
+    sums = np.where(stands, bid, 0) + np.where(stands, ask, 0)
+    return np.where(last >= 0, sums[np.maximum(last, 0)], 0).astype(np.int64)
+
+
+def stamps(ticks: NDArray[np.void]) -> NDArray[np.int64]:
+    """Return ts_recv where a clock that steps back counts as no time, shape (ticks,), never decreasing."""
+    return np.maximum.accumulate(ticks["ts_recv"].astype(np.int64)) if len(ticks) else np.empty(0, dtype=np.int64)
+
+
+def make_targets(ticks: NDArray[np.void], horizon: Horizon) -> Targets:
+    """Return the labels of *horizon* for *ticks* of one instrument, in order, shape (ticks,), dtype TICK_DTYPE."""
+    mid, stamp = doubled_mid(ticks), stamps(ticks)
+    later = np.minimum(stamp, NEVER_NS - 1 - horizon.duration_ns) + horizon.duration_ns
+    count = len(mid)
+    if count == 0:
+        return Targets(np.empty(0), np.empty(0, dtype=np.int8), np.empty(0, dtype=np.int64))
+    rows = np.arange(count)
+    if horizon.kind == HorizonKind.NEXT_MOVE:
+        changes = np.flatnonzero((mid[1:] != mid[:-1]) & (mid[:-1] > 0)) + 1
+        first_later = np.searchsorted(stamp, later, side="right")
+        which = np.searchsorted(changes, np.maximum(first_later, rows + 1), side="left")
+        has_end = which < len(changes)
+        end = np.where(has_end, changes[np.minimum(which, len(changes) - 1)] if len(changes) else 0, 0)
+        before = mid[np.maximum(end - 1, 0)]
+        known_ns = stamp[end]
+    elif horizon.kind == HorizonKind.EVENTS:
+        has_end = rows + horizon.events < count
+        end = np.minimum(rows + horizon.events, count - 1)
+        before = mid
+        known_ns = stamp[end]
+    else:
+        has_end = stamp[-1] - stamp > horizon.duration_ns
+        end = np.searchsorted(stamp, later, side="right") - 1
+        before = mid
+        known_ns = later
+    labelled = has_end & (mid > 0) & (mid[end] > 0)
+    direction = np.where(labelled, np.sign(mid[end] - before), 0).astype(np.int8)
+    returns = np.zeros(count)
+    np.divide(mid[end] - mid, mid, out=returns, where=labelled)
+    return Targets(returns, direction, np.where(labelled, known_ns, NEVER_NS))
+
+
+def _in_range(prices: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return (prices > -PRICE_MAX) & (prices < PRICE_MAX)
