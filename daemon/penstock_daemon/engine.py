@@ -119,7 +119,8 @@ class Engine:
         self.release_answers(WARM_UP_SOURCE, memory.PATH_GRPC, False, 0)
         self.command_state()
         rings.sources_with_answers(buffers.cursors, np.zeros(self.sizes.sources, np.int64))
-        rings.set_shared_word(buffers.words, memory.LOOP_WAITING, 0)
+        rings.set_shared_word(buffers.words, memory.STOP, 0)
+        rings.arm_loop(buffers.words)  # A signal that nobody waits for yet only makes the loop look once more.
 
     def start(self) -> None:
         """Start the thread, pinned where the settings say so.
