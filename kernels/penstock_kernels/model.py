@@ -157,7 +157,7 @@ def _frozen_copy(name: str, value: Any, dtype: Any) -> NDArray[Any]:
     if not np.all(usable):
         position = tuple(int(index) for index in np.argwhere(~usable)[0])
         raise ModelError(
-            f"{name} must be finite and at most {WEIGHT_MAX:g} in size: {name}{list(position)}={copy[position]}; "
+            f"{name} must be finite and at most {WEIGHT_MAX:g} in size: {name}{list(position)}={copy[position]:g}; "
             "train the model again"
         )
     copy.setflags(write=False)
@@ -257,10 +257,14 @@ def _check_horizons(model: Model) -> None:
         _check_type("horizon", horizon, Horizon, "a Horizon")
         _check_text("horizon name", horizon.name, 1, TEXT_MAX)
         _check_type(f"kind of horizon {horizon.name!r}", horizon.kind, HorizonKind, "a HorizonKind")
-        of_events, of_time = horizon.kind == HorizonKind.EVENTS, horizon.kind == HorizonKind.TIME
-        _check_integer(f"events of horizon {horizon.name!r}", horizon.events, of_events, EVENTS_MAX * of_events)
-        longest_ns = 0 if of_events else DURATION_NS_MAX
-        _check_integer(f"duration_ns of horizon {horizon.name!r}", horizon.duration_ns, of_time, longest_ns)
+        events = f"events of horizon {horizon.name!r}"
+        duration_ns = f"duration_ns of horizon {horizon.name!r}"
+        if horizon.kind == HorizonKind.EVENTS:
+            _check_integer(events, horizon.events, 1, EVENTS_MAX)
+            _check_integer(duration_ns, horizon.duration_ns, 0, 0)
+        else:
+            _check_integer(events, horizon.events, 0, 0)
+            _check_integer(duration_ns, horizon.duration_ns, int(horizon.kind == HorizonKind.TIME), DURATION_NS_MAX)
     if len({horizon.name for horizon in model.horizons}) != len(model.horizons):
         raise ModelError(f"horizons must have different names: horizons={[h.name for h in model.horizons]!r:.200}")
 
