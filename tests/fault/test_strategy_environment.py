@@ -187,7 +187,7 @@ def test_strategy_of_the_readme_runs_as_it_stands_there(
 def test_command_without_its_extra_says_what_to_install(
     strategy: Path, tmp_path: Path, command: tuple[str, ...], extra: str
 ) -> None:
-    (tmp_path / "ticks.dbn").write_bytes(b"DBN")
+    (tmp_path / "ticks.dbn").write_bytes(b"DBN\x03\x00\x00\x00\x00")
     done = run(strategy, *command, cwd=tmp_path)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr

@@ -10,6 +10,7 @@ import pytest
 
 from penstock.v1 import prediction_pb2 as pb
 from penstock.v1.records import PredictionFlag
+from penstock_client.exits import Exit
 
 CODES = {
     "invalid": "INVALID_ARGUMENT",
@@ -68,3 +69,8 @@ def test_page_names_every_reason_of_a_tick_error(page: str) -> None:
 def test_page_names_every_flag_that_odd_data_gets(page: str) -> None:
     for flag in (PredictionFlag.BOOK_ONE_SIDED, PredictionFlag.BOOK_CROSSED, PredictionFlag.TIME_BACKWARDS):
         assert f"`{flag.name}`" in page
+
+
+def test_page_lists_the_exit_codes_of_the_command(page: str) -> None:
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    assert listed == {int(code) for code in Exit}
