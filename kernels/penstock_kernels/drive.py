@@ -18,7 +18,14 @@ from penstock.v1.records import HORIZONS_MAX, TICK_DTYPE
 from penstock_kernels.compiled import Float32s, Float64s, Int64s, compiled
 from penstock_kernels.features import FEATURES, RUNNING_WORDS, features_advance, raw_features
 from penstock_kernels.packed import INPUTS, UNITS, UNITS_PADDED, PackedModel, aligned_float32
-from penstock_kernels.predictor import features_step, predict_step, running_words, scratch_words, state_words
+from penstock_kernels.predictor import (
+    advance_step,
+    features_step,
+    predict_step,
+    running_words,
+    scratch_words,
+    state_words,
+)
 from penstock_kernels.readout import FORECAST_WORDS
 
 Ticks = NDArray[np.void]  # Shape (ticks,), dtype TICK_DTYPE.
@@ -82,7 +89,7 @@ def run_design(
     columns = int(header[UNITS] + header[INPUTS] + 1)
     rows = design if design is not None else np.empty((len(ticks), columns), dtype=np.float32)
     assert rows.shape == (len(ticks), columns), "design must have a row per tick and a column per readout weight"
-    inputs, scratch, forecast = _buffers(packed)
+    inputs, scratch = _buffers(packed)
     _design_loop(
         header,
         packed.weights,
@@ -92,7 +99,6 @@ def run_design(
         _checked(ticks),
         inputs,
         scratch,
-        forecast,
         rows,
     )
     return rows
@@ -113,7 +119,7 @@ def run_predictions(
         Shape (ticks, HORIZONS_MAX, 4): expected return, deviation, probability up, probability down.
     """
     place = place or new_place(packed)
-    inputs, scratch, _ = _buffers(packed)
+    inputs, scratch = _buffers(packed)
     forecasts = np.empty((len(ticks), HORIZONS_MAX, FORECAST_WORDS), dtype=np.float32)
     kept = flags if flags is not None else np.empty(len(ticks), dtype=np.int64)
     assert kept.shape == (len(ticks),), "flags must have one word per tick"
@@ -132,13 +138,10 @@ def run_predictions(
     return forecasts
 
 
-def _buffers(packed: PackedModel) -> tuple[Float32s, Float32s, Float32s]:
-    """Return inputs, scratch and one forecast, to be overwritten at each tick."""
-    return (
-        np.zeros(int(packed.header[INPUTS]), dtype=np.float32),
-        aligned_float32(scratch_words(packed.header)),
-        np.zeros((HORIZONS_MAX, FORECAST_WORDS), dtype=np.float32),
-    )
+def _buffers(packed: PackedModel) -> tuple[Float32s, Float32s]:
+    """Return inputs and scratch, to be overwritten at each tick."""
+    inputs = np.zeros(int(packed.header[INPUTS]), dtype=np.float32)
+    return inputs, aligned_float32(scratch_words(packed.header))
 
 
 def _checked(ticks: Ticks) -> Ticks:
@@ -201,7 +204,6 @@ def _design_loop(
     ticks: Ticks,
     inputs: Float32s,
     scratch: Float32s,
-    forecast: Float32s,
     design: Float32s,
 ) -> None:
     units = header[UNITS]
@@ -209,7 +211,7 @@ def _design_loop(
     first = header[UNITS_PADDED]
     for position in range(len(ticks)):
         _tick_features(header, constants, running, ticks[position], inputs)
-        predict_step(header, weights, state, inputs, scratch, forecast)
+        advance_step(header, weights, state, inputs, scratch)
         for column in range(units):
             design[position, column] = scratch[column]
         for column in range(rest):

@@ -1,7 +1,7 @@
 """The predictor as the engine sees it: pack a model once, then two calls per tick.
 
     features_step     tick, running state        -> inputs, flags
-    predict_step      inputs, reservoir state    -> forecasts
+    predict_step      inputs, reservoir state    -> forecasts      (advance_step: the same without forecasts)
 
 All memory is the caller's. Zeros are a fresh state, of ``running`` and of ``state`` alike, so zeroing resets both.
 Both calls are compiled, hold no lock, allocate nothing, and give the same bits on any machine.
@@ -42,6 +42,7 @@ __all__ = [
     "TOPOLOGY",
     "UNITS",
     "PackedModel",
+    "advance_step",
     "features_step",
     "pack",
     "predict_step",
@@ -116,6 +117,27 @@ def features_step(
 
 
 @compiled
+def advance_step(header: Int64s, weights: Float32s, state: Float32s, inputs: Float32s, scratch: Float32s) -> None:
+    """Advance one reservoir state by one tick without a forecast: for ticks that only rebuild a state.
+
+    Args:
+        header: of a PackedModel.
+        weights: of a PackedModel.
+        state: shape (state_words,), one instrument's. Overwritten.
+        inputs: shape (inputs,), from features_step.
+        scratch: shape (scratch_words,). Overwritten: the readout's row, new x, inputs and 1, each part padded with 0.
+    """
+    cyclic_step(header, weights, state, inputs, scratch)
+    count = header[INPUTS]
+    first = header[UNITS_PADDED]
+    for position in range(count):
+        scratch[first + position] = inputs[position]
+    scratch[first + count] = 1.0
+    for position in range(first + count + 1, header[COLUMNS_PADDED]):
+        scratch[position] = 0.0
+
+
+@compiled
 def predict_step(
     header: Int64s, weights: Float32s, state: Float32s, inputs: Float32s, scratch: Float32s, forecasts: Float32s
 ) -> None:
@@ -126,16 +148,9 @@ def predict_step(
         weights: of a PackedModel.
         state: shape (state_words,), one instrument's. Overwritten.
         inputs: shape (inputs,), from features_step.
-        scratch: shape (scratch_words,). Overwritten: the new x, inputs and 1.
+        scratch: shape (scratch_words,). Overwritten, as by advance_step.
         forecasts: shape (HORIZONS_MAX, 4): expected return, deviation, probability up, probability down.
             Overwritten; rows past the model's horizons become 0.
     """
-    cyclic_step(header, weights, state, inputs, scratch)
-    count = header[INPUTS]
-    first = header[UNITS_PADDED]
-    for position in range(count):
-        scratch[first + position] = inputs[position]
-    scratch[first + count] = 1.0
-    for position in range(first + count + 1, header[COLUMNS_PADDED]):
-        scratch[position] = 0.0
+    advance_step(header, weights, state, inputs, scratch)
     readout_step(header, weights, scratch, forecasts)
