@@ -131,6 +131,7 @@ def _drain(m: Any, source: int) -> int:
         if tick.refusal != 0:
             answer.flags = memory.ANSWER_REFUSED
             answer.horizons = tick.refusal
+            store_release(m.cursors, base + memory.TICK_CONSUMED, consumed + offset + 1)
             store_release(m.cursors, base + memory.PREDICTION_PUBLISHED, published + offset + 1)
             continue
         state = tick.state
@@ -176,8 +177,9 @@ def _drain(m: Any, source: int) -> int:
         stages[4] = _saturated(done_ns - features_done_ns)
         stages[5] = 0
         taken_ns = done_ns
+        # The tick's slot is free before its answer is seen: who has an answer may send the next tick.
+        store_release(m.cursors, base + memory.TICK_CONSUMED, consumed + offset + 1)
         store_release(m.cursors, base + memory.PREDICTION_PUBLISHED, published + offset + 1)
-    store_release(m.cursors, base + memory.TICK_CONSUMED, consumed + count)
     store_release(m.words, memory.TICKS, m.words[memory.TICKS] + count)
     store_release(m.words, memory.PREDICTIONS, m.words[memory.PREDICTIONS] + predicted)
     return count
