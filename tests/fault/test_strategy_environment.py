@@ -141,6 +141,23 @@ def answer(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
     return said
 
 
+def test_wheel_holds_all_that_runs_and_nothing_else(repository_root: Path, wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    rooms = ("protos", "kernels", "daemon", "client", "tuning")
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *rooms],
+        cwd=repository_root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    written = {name.partition("/")[2] for name in listed.stdout.splitlines() if (repository_root / name).is_file()}
+    assert held == {name for name in written if name.startswith("penstock")}
+
+
 def test_base_install_brings_what_a_strategy_needs_and_nothing_else(strategy: Path, tmp_path: Path) -> None:
     script = """
 import json

