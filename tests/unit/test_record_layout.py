@@ -198,6 +198,27 @@ def test_book_flags_are_those_of_databento() -> None:
     assert {name: int(getattr(databento_dbn, name)) for name in ours} == {name: int(ours[name]) for name in ours}
 
 
+def test_numbers_that_stand_in_predictions_never_change() -> None:
+    flags = {flag.name: int(flag) for flag in PredictionFlag}
+    assert flags == {
+        "WARMING": 1,
+        "LATE": 2,
+        "STALE": 4,
+        "DEGRADED": 8,
+        "SKIPPED": 16,
+        "BOOK_ONE_SIDED": 32,
+        "BOOK_CROSSED": 64,
+        "BOOK_UNSOUND": 128,
+        "TIME_BACKWARDS": 256,
+    }
+    assert [clock.name for clock in records.Clock] == ["UNSPECIFIED", "USER", "KERNEL", "NIC_HARDWARE", "GPU", "TSC"]
+    assert [int(clock) for clock in records.Clock] == list(range(6))
+    stages = ["RECEIVE", "RING", "FEATURES", "UPLOAD", "PREDICT", "DOWNLOAD", "EGRESS", "TOTAL"]
+    assert [(stage.name, int(stage)) for stage in records.Stage] == [(name, at) for at, name in enumerate(stages)]
+    assert records.STAGES_IN_RECORD == stages.index("EGRESS")
+    assert records.PROBABILITY_ONE == 2**16 - 1
+
+
 def test_prediction_reads_as_a_c_struct_of_the_same_fields() -> None:
     values = (
         *(0x0102030405060708, 0x090A0B0C0D0E0F10, 0x1112131415161718, 0x191A1B1C, 0x1D1E1F20, 0x21222324),
