@@ -215,7 +215,7 @@ def test_numbers_that_stand_in_predictions_never_change() -> None:
     assert [int(clock) for clock in records.Clock] == list(range(6))
     stages = ["RECEIVE", "RING", "FEATURES", "UPLOAD", "PREDICT", "DOWNLOAD", "EGRESS", "TOTAL"]
     assert [(stage.name, int(stage)) for stage in records.Stage] == [(name, at) for at, name in enumerate(stages)]
-    assert records.STAGES_IN_RECORD == stages.index("EGRESS")
+    assert stages.index("EGRESS") == records.STAGES_IN_RECORD
     assert records.PROBABILITY_ONE == 2**16 - 1
 
 
