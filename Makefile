@@ -25,7 +25,7 @@ test: lint  ## Lint, then run every test (PYTEST_ARGS="-k rings" limits them).
 
 lint: $(VENV)/installed-dev  ## Check style, format, types and the arrows between the rooms.
 	@failed=''; \
-	for check in 'ruff check .' 'ruff format --check .' 'mypy' 'lint-imports'; do \
+	for check in 'ruff check .' 'ruff format --check .' 'mypy' 'lint-imports --no-logo'; do \
 	  $(BIN)/$$check || failed="$$failed [$$check]"; \
 	done; \
 	[ -z "$$failed" ] || { echo "lint failed:$$failed" >&2; exit 1; }
