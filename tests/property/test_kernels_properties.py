@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from penstock.v1.records import UNDEFINED_PRICE, PredictionFlag
@@ -61,7 +61,8 @@ def test_no_feature_depends_on_a_later_tick(ticks, later):
     assert np.array_equal(run_raw_features(np.concatenate([ticks, later]))[: len(ticks)], alone)
 
 
-@given(st.integers(0, 2**32), st.integers(-(2**52), 2**52))
+@given(st.integers(0, 2**32), st.integers(-(2**62), 2**62))
+@example(1, 2**62 - 12_345)
 def test_the_level_of_prices_does_not_matter(seed, offset):
     ticks = tick_stream(seed, 60)
     moved = ticks.copy()

@@ -94,6 +94,14 @@ def test_the_spectral_radius_of_many_units_is_that_of_the_dense_matrix():
     )
 
 
+def test_the_spectral_radius_has_six_digits_so_that_no_library_reaches_the_weights():
+    for units in (30, 700):
+        radius = spectral_radius_of(
+            *(getattr(draw_cyclic(3, units=units, inputs=1), n) for n in ("recurrent", "shifts"))
+        )
+        assert radius == float(f"{radius:.6g}")
+
+
 def test_dense_matrix_is_the_sum_of_shifted_diagonals():
     reservoir = draw_cyclic(4, units=20, inputs=1, fan_in=3)
     x = np.random.default_rng(4).normal(size=20)
