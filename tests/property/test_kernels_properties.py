@@ -25,9 +25,11 @@ from support.tick_stream import tick_stream
 PACKED = pack(random_model(1, units=33, rebuild_ticks=16))
 FILE = model_to_bytes(random_model(2, units=20, fan_in=2))
 HEADER_END = 8 + int.from_bytes(FILE[:8], "little")
+untimed = settings(deadline=None)  # Slow machines and first compilations are no faults.
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
+@untimed
 @given(odd_ticks(max_size=40))
 def test_any_ticks_give_finite_forecasts_and_probabilities(ticks):
     place = new_place(PACKED)
@@ -48,6 +50,7 @@ def test_any_ticks_give_finite_forecasts_and_probabilities(ticks):
         assert np.array_equal((flags & bit) != 0, expected)
 
 
+@untimed
 @given(odd_ticks(max_size=40), st.integers(0, 40))
 def test_a_stream_in_two_pieces_gives_the_bits_of_the_whole(ticks, cut):
     place = new_place(PACKED)
@@ -55,12 +58,14 @@ def test_a_stream_in_two_pieces_gives_the_bits_of_the_whole(ticks, cut):
     assert np.array_equal(np.concatenate(pieces), run_predictions(PACKED, ticks))
 
 
+@untimed
 @given(odd_ticks(max_size=30), odd_ticks(max_size=3))
 def test_no_feature_depends_on_a_later_tick(ticks, later):
     alone = run_raw_features(ticks)
     assert np.array_equal(run_raw_features(np.concatenate([ticks, later]))[: len(ticks)], alone)
 
 
+@untimed
 @given(st.integers(0, 2**32), st.integers(-(2**62), 2**62))
 @example(1, 2**62 - 12_345)
 def test_the_level_of_prices_does_not_matter(seed, offset):
@@ -71,6 +76,7 @@ def test_the_level_of_prices_does_not_matter(seed, offset):
     assert np.array_equal(run_raw_features(moved), run_raw_features(ticks))
 
 
+@untimed
 @given(st.integers(0, 2**32))
 def test_event_time_sequence_and_other_opaque_fields_do_not_matter(seed):
     ticks = tick_stream(seed, 60)
@@ -80,6 +86,7 @@ def test_event_time_sequence_and_other_opaque_fields_do_not_matter(seed):
     assert np.array_equal(run_features(PACKED, other), run_features(PACKED, ticks))
 
 
+@untimed
 @given(st.integers(0, 2**32), st.integers(1, 80))
 def test_design_rows_in_any_pieces_are_those_of_the_whole(seed, piece):
     ticks = tick_stream(seed, 80)
@@ -88,6 +95,7 @@ def test_design_rows_in_any_pieces_are_those_of_the_whole(seed, piece):
     assert np.array_equal(np.concatenate(parts), run_design(PACKED, ticks))
 
 
+@untimed
 @given(finite)
 def test_elementary_functions_are_within_their_bounds(value):
     magnitude = max(abs(value), 2.3e-308)
@@ -100,7 +108,7 @@ def test_elementary_functions_are_within_their_bounds(value):
 
 
 @given(st.integers(0, len(FILE) - 1), st.integers(1, 255))
-@settings(max_examples=300)
+@settings(untimed, max_examples=300)
 def test_a_file_with_any_byte_changed_is_refused(position, change):
     data = bytearray(FILE)
     data[position] ^= change
@@ -109,12 +117,14 @@ def test_a_file_with_any_byte_changed_is_refused(position, change):
     assert len(str(caught.value)) > 20
 
 
+@untimed
 @given(st.integers(0, len(FILE) - 1))
 def test_a_file_cut_anywhere_is_refused(length):
     with pytest.raises(ModelError):
         model_from_bytes(FILE[:length])
 
 
+@untimed
 @given(st.binary(max_size=300))
 def test_foreign_bytes_are_refused(data):
     for candidate in (data, len(data).to_bytes(8, "little") + data, FILE[:HEADER_END] + data):
@@ -122,6 +132,7 @@ def test_foreign_bytes_are_refused(data):
             model_from_bytes(candidate)
 
 
+@untimed
 @given(
     st.sampled_from(["seed", "features", "clip", "horizons", "calibration", "rebuild_ticks", "training", "name"]),
     st.recursive(
