@@ -21,7 +21,7 @@ from penstock_kernels.predictor import pack
 from penstock_tuning.model import readouts as passes
 from penstock_tuning.model.calibrate import fit_logistic
 from penstock_tuning.model.progress import Progress, silent
-from penstock_tuning.model.rebuild import measured_agreement, rebuild_ticks_for
+from penstock_tuning.model.rebuild import REBUILD_TICKS_MAX, measured_agreement, rebuild_ticks_of
 from penstock_tuning.model.recordings import Recordings
 from penstock_tuning.model.scores import SegmentScores
 from penstock_tuning.model.settings import TRAIN_SHARE, VALIDATION_SHARE, FitSettings
@@ -47,6 +47,9 @@ def fit(recordings: Recordings, settings: FitSettings, on_progress: Progress = s
     boundaries = recordings.quantile_times_ns((TRAIN_SHARE, TRAIN_SHARE + VALIDATION_SHARE))
     found = survey(recordings, settings.horizons, boundaries, on_progress)
     model = _untrained(settings, found)
+    first_streams = recordings.first_streams()
+    rebuild_ticks, needed = rebuild_ticks_of(model, first_streams)
+    model = replace(model, rebuild_ticks=rebuild_ticks)
     task = passes.Task(
         recordings=recordings,
         horizons=settings.horizons,
@@ -65,9 +68,9 @@ def fit(recordings: Recordings, settings: FitSettings, on_progress: Progress = s
             _calibration(horizon, found, index, scores[index]) for index, horizon in enumerate(settings.horizons)
         ),
     )
-    last = max(recordings.streams(), key=lambda stream: len(stream.ticks))
-    agreement = measured_agreement(model, last.ticks)
-    return replace(model, training=make_report(recordings, settings, boundaries, found, readouts, scores, agreement))
+    longest = max(first_streams, key=lambda stream: len(stream.ticks))
+    rebuild = {"ticks_needed": needed, "probability_difference": measured_agreement(model, longest.ticks)}
+    return replace(model, training=make_report(recordings, settings, boundaries, found, readouts, scores, rebuild))
 
 
 def _untrained(settings: FitSettings, found: Survey) -> Model:
@@ -99,7 +102,7 @@ def _untrained(settings: FitSettings, found: Survey) -> Model:
         horizons=settings.horizons,
         readout=np.zeros((outputs, settings.units + len(found.features) + 1), dtype=np.float32),
         calibration=(Calibration(),) * len(settings.horizons),
-        rebuild_ticks=rebuild_ticks_for(reservoir.leak, settings.spectral_radius),
+        rebuild_ticks=REBUILD_TICKS_MAX,
         demonstration=settings.demonstration,
         notice=settings.notice,
     )

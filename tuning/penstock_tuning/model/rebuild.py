@@ -1,57 +1,70 @@
-"""How many past ticks restore the state of an instrument, and how well they do.
+"""How many past ticks restore the state of an instrument: measured on the recordings, and capped.
 
-    reservoir   the slowest unit forgets at most by contraction = 1 - leak (1 - spectral radius) per tick
-    features    the slowest average forgets by 1 - FEATURE_WEIGHT_SLOWEST per tick
-    ticks       = ln(AGREEMENT) / ln(slowest contraction), at most REBUILD_TICKS_MAX
+    rebuild_ticks    until a state that began cold agrees with a warm one to TOLERANCE in every unit and input,
+                     rounded up to whole STEPs, at most REBUILD_TICKS_MAX
 
-The bound on the reservoir is that of a symmetric W; what a rebuilt state really gives is measured beside it and stands
-in the training report. The cap keeps the daemon's journal at 80 KiB per state; at the cap the slowest averages still
-remember 0.03 % of where they began.
+What remembers longest waits for an event (a move, a trade), so quiet markets need more. The cap is what the daemon's
+journal holds for each state (80 KiB), and keeps a rebuild at some milliseconds. What a state rebuilt from that many ticks is worth is
+measured too, as the largest difference of a probability, and stands in the training report.
 """
 
 from __future__ import annotations
 
-from math import ceil
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_kernels.drive import new_place, run_predictions
-from penstock_kernels.elementary import log
-from penstock_kernels.model import Model
+from penstock_kernels.drive import run_predictions
+from penstock_kernels.forgetting import measured_rebuild_ticks
+from penstock_kernels.model import Model, ModelError
 from penstock_kernels.predictor import pack
+from penstock_tuning.model.recordings import Stream
 
-AGREEMENT: Final = 1e-6
+TOLERANCE: Final = 1e-3  # Of a unit's state, and of a standardised input.
 REBUILD_TICKS_MAX: Final = 1_024
-REBUILD_TICKS_MIN: Final = 32
-FEATURE_WEIGHT_SLOWEST: Final = 1.0 / 128.0  # Of a new value in the slowest average of penstock_kernels.features.
-_MEASURED_TICKS: Final = 256
+STEP: Final = 64
+STREAMS_MAX: Final = 8  # The longest ones are measured.
+_LIMIT_TICKS: Final = 4_096
+_COMPARED_TICKS: Final = 256
 
 
-def rebuild_ticks_for(leak: NDArray[np.float32], spectral_radius: float) -> int:
-    """Return how many ticks restore a state whose slowest unit has the least *leak*; the features count too."""
-    slowest = float(leak.min()) * max(0.0, 1.0 - spectral_radius)
-    contraction = 1.0 - min(slowest, FEATURE_WEIGHT_SLOWEST)
-    if contraction >= 1.0:
-        return REBUILD_TICKS_MAX
-    return min(REBUILD_TICKS_MAX, max(REBUILD_TICKS_MIN, ceil(log(AGREEMENT) / log(contraction))))
+def rebuild_ticks_of(model: Model, streams: Sequence[Stream]) -> tuple[int, int | None]:
+    """Return the rebuild_ticks that *model* should have, and the most that any stream needed.
+
+    Args:
+        model: its readout plays no part.
+        streams: ticks like those to be served.
+
+    Returns:
+        The number for the model; and the uncapped measure, None where a stream was too short or did not forget.
+    """
+    packed = pack(model)
+    longest = sorted(streams, key=lambda stream: -len(stream.ticks))[:STREAMS_MAX]
+    try:
+        needed = max(
+            measured_rebuild_ticks(packed, one.ticks, tolerance=TOLERANCE, limit=_LIMIT_TICKS) for one in longest
+        )
+    except ModelError:  # Too short, or a memory longer than the stretches: the cap is all that can be promised.
+        return REBUILD_TICKS_MAX, None
+    return min(REBUILD_TICKS_MAX, -(-max(1, needed) // STEP) * STEP), needed
 
 
 def measured_agreement(model: Model, ticks: NDArray[np.void]) -> float | None:
-    """Return the largest difference in a direction probability between a rebuilt state and one that saw all *ticks*.
+    """Return the largest difference of a probability between a rebuilt state and one that saw as many ticks before.
 
     Args:
-        model: with its readout.
+        model: with its readout and rebuild_ticks.
         ticks: of one instrument, shape (any,), dtype TICK_DTYPE; its end is compared.
 
     Returns:
         None where there are fewer ticks than twice ``model.rebuild_ticks`` and the ones compared.
     """
-    if len(ticks) < 2 * model.rebuild_ticks + _MEASURED_TICKS:
+    needed = 2 * model.rebuild_ticks + _COMPARED_TICKS
+    if len(ticks) < needed:
         return None
     packed = pack(model)
-    ticks = ticks[-(2 * model.rebuild_ticks + _MEASURED_TICKS) :]
-    whole = run_predictions(packed, ticks, new_place(packed))[-_MEASURED_TICKS:]
-    rebuilt = run_predictions(packed, ticks[model.rebuild_ticks :], new_place(packed))[-_MEASURED_TICKS:]
+    whole = run_predictions(packed, ticks[-needed:])[-_COMPARED_TICKS:]
+    rebuilt = run_predictions(packed, ticks[model.rebuild_ticks - needed :])[-_COMPARED_TICKS:]
     return float(np.abs(whole[:, :, 2:] - rebuilt[:, :, 2:]).max())

@@ -73,6 +73,10 @@ class Recordings:
         for source in self._sources:
             yield from source.read()
 
+    def first_streams(self) -> list[Stream]:
+        """Return the streams of the earliest recording."""
+        return self._sources[0].read()
+
     def quantile_times_ns(self, shares: Sequence[float]) -> list[int]:
         """Return the ts_recv before which about each of *shares* of all ticks lie, in Unix ns.
 

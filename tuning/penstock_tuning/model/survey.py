@@ -121,7 +121,7 @@ def _check(
     for horizon, both in zip(horizons, moves, strict=True):
         if not both.all():
             raise TrainingError(
-                f"the mid never moves {'up' if both[0] else 'down'} within horizon {horizon.name!r} in training: "
+                f"the mid never moves {'down' if both[1] else 'up'} within horizon {horizon.name!r} in training: "
                 f"ups={both[1]}, downs={both[0]}; give more ticks or a longer horizon"
             )
 

@@ -5,14 +5,14 @@ plain JSON numbers, texts, lists and objects; nothing of the clock, the machine 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from penstock_kernels.model import HorizonKind
 from penstock_tuning.model.calibrate import fit_logistic
 from penstock_tuning.model.labelled import SEGMENT_NAMES
 from penstock_tuning.model.readouts import Readouts
-from penstock_tuning.model.rebuild import AGREEMENT, REBUILD_TICKS_MAX
+from penstock_tuning.model.rebuild import REBUILD_TICKS_MAX, TOLERANCE
 from penstock_tuning.model.recordings import Recordings
 from penstock_tuning.model.scores import SegmentScores
 from penstock_tuning.model.settings import (
@@ -40,7 +40,7 @@ def make_report(
     found: Survey,
     readouts: Readouts,
     scores: Sequence[tuple[SegmentScores, SegmentScores]],
-    agreement: float | None,
+    rebuild: Mapping[str, float | None],
 ) -> dict[str, Any]:
     """Return the training report of a model."""
     outputs = len(readouts.penalties) // len(settings.horizons)
@@ -71,9 +71,10 @@ def make_report(
             "time_constant_events": [settings.time_constant_events_min, settings.time_constant_events_max],
         },
         "rebuild": {
-            "agreement_aimed": AGREEMENT,
+            "tolerance": TOLERANCE,
             "ticks_max": REBUILD_TICKS_MAX,
-            "probability_difference_measured": _round(agreement),
+            "ticks_needed": rebuild["ticks_needed"],
+            "probability_difference": _round(rebuild["probability_difference"]),
         },
         "skill": {
             horizon.name: _skill(
