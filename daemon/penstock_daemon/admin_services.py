@@ -93,8 +93,9 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         async def activate() -> model_pb2.ActivateModelResponse:
             async with self._changing:
                 entry = self._models.find(request.name, field_name="ActivateModelRequest.name")
-                switched = await self._sessions.switch_model(entry) if request.open_sessions else 0
-                self._models.activate(entry)
+                moving = self._sessions.check_switch(entry) if request.open_sessions else []
+                self._models.activate(entry)  # First: what opens meanwhile is not left behind.
+                switched = await self._sessions.switch_model(moving, entry)
             _log.info("model_activated", model=entry.model.name, sessions_switched=switched)
             return model_pb2.ActivateModelResponse(model=entry.summary, sessions_switched=switched)
 

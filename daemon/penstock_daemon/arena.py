@@ -36,9 +36,18 @@ class Arena:
 
     Args:
         capacity_bytes: the bound; untouched pages cost nothing until they are locked.
+
+    Raises:
+        MemoryError: this host has less; the sentence names the keys to lower.
     """
 
     def __init__(self, capacity_bytes: int) -> None:
+        memory_bytes = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
+        if capacity_bytes > memory_bytes:
+            raise MemoryError(
+                f"the arena of rings, states and models would take {capacity_bytes >> 20} MiB, this host has "
+                f"{memory_bytes >> 20}; lower sessions.max, sessions.in_flight_max, sessions.states_max or models.units_max"
+            )
         self._map = mmap.mmap(-1, capacity_bytes)
         self._capacity_bytes = capacity_bytes
         self._used_bytes = 0

@@ -72,7 +72,7 @@ class Engine:
         self.histograms = Histograms(self.buffers.histograms, self.buffers.totals)
         self.thread_id = 0
         self._thread: threading.Thread | None = None
-        self._failure: BaseException | None = None
+        self._failure: OSError | None = None
         self._row = np.zeros(memory.CONTROL_COLUMNS, np.int64)
         words = self.buffers.settings
         words[memory.BATCH_MAX] = settings.batch_max
@@ -134,7 +134,10 @@ class Engine:
         self._thread.start()
         started.wait()
         if self._failure is not None:
-            raise EngineError(f"engine.cores: {self._failure}") from self._failure
+            raise EngineError(
+                f"engine.cores: CPUs {sorted(self.settings.cpus)} can't be used ({self._failure.strerror}); "
+                "name CPUs that are online and allowed to this process, or leave it empty"
+            ) from self._failure
 
     def _main(self, started: threading.Event) -> None:
         try:
@@ -250,7 +253,7 @@ class Engine:
         )
         return int(place), int(count), bool(special)
 
-    def release_answers(self, source: int, path: int, bulk: bool, count: int) -> int:
+    def release_answers(self, source: int, path: int, bulk: bool, count: int, *, repeated: int = 0) -> int:
         """Give answers' slots back; see ``rings.release_answers``."""
         buffers = self.buffers
         return int(
@@ -265,6 +268,7 @@ class Engine:
                 path,
                 1 if bulk else 0,
                 count,
+                repeated,
             )
         )
 

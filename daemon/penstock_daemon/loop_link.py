@@ -42,19 +42,17 @@ class LoopLink:
         """Stop calling a source's listener."""
         self._listeners.pop(source, None)
 
-    async def applied(self, commands: int, timeout_s: float = 5.0) -> None:
+    async def applied(self, commands: int) -> None:
         """Wait until the engine has applied *commands* commands, as ``Engine.command`` counts them.
 
-        Raises:
-            TimeoutError: it has not in time.
+        For as long as it takes: a daemon whose engine is gone stops as a whole, and a paused host is no fault.
         """
         if self._engine.command_state()[1] >= commands:
             return
         future: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append((commands, future))
         self._look()
-        async with asyncio.timeout(timeout_s):
-            await future
+        await future
 
     def close(self) -> None:
         """Stop watching."""

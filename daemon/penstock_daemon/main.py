@@ -96,7 +96,7 @@ async def _run(config: object) -> int:
         stopping.cancel()
         await starting
         wanted = await daemon.serve(stop)
-    except (StartError, ListenError, RecorderError, EngineError, ModelError, MemoryError) as error:
+    except (StartError, ListenError, RecorderError, EngineError, ModelError, MemoryError, OSError) as error:
         print(f"penstockd: {error}", file=sys.stderr)
         return 2
     finally:

@@ -132,7 +132,11 @@ class ModelTable:
                 "MODEL_FILE_NAME", field="LoadModelRequest.file", value=file, mend="give a file name without a path"
             )
         path = Path(folder) / file
-        if not path.is_file():
+        try:
+            found = path.is_file()
+        except OSError:  # Such as a name that is too long for any file.
+            found = False
+        if not found:
             raise faults.not_found(
                 "MODEL_FILE_MISSING", field="LoadModelRequest.file", value=file, mend=f"put the file into {folder}"
             )

@@ -4,7 +4,8 @@
     writer: the engine signals, all that is ready goes out as one message
 
 A client that does not read holds up its own writer alone: its unanswered ticks reach in_flight_max, and it is refused.
-A stream that ends without Goodbye leaves its session to be resumed.
+A stream that ends without Goodbye leaves its session to be resumed. Whoever ends a stream from outside (the clock, a
+resume elsewhere, the drain) does it through its Hold, so that the client hears a status.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import structlog
 
 from penstock.v1 import prediction_pb2 as pb
 from penstock_daemon import faults
+from penstock_daemon.readable import read_message
 from penstock_daemon.session_table import SessionTable
-from penstock_daemon.sessions import Session
+from penstock_daemon.sessions import Hold, Session
 
 SERVICE: Final = "penstock.v1.PredictionService"
 _SILENT_INTERVALS: Final = 3
@@ -79,6 +81,7 @@ class PredictionService:
         self._record = record
         self._recordings: dict[int, Recording] = {}
         self._streams: set[asyncio.Task[None]] = set()
+        self._greeting: set[Hold] = set()  # Of streams that have not said Hello.
         self.ready = False
         self.draining = False
         table.on_closed = self._on_closed
@@ -90,7 +93,7 @@ class PredictionService:
             {
                 "StreamPredictions": grpc.stream_stream_rpc_method_handler(
                     self._stream,
-                    request_deserializer=pb.StreamPredictionsRequest.FromString,
+                    request_deserializer=None,  # What can't be read is a fault of the client; gRPC would say UNKNOWN.
                     response_serializer=pb.StreamPredictionsResponse.SerializeToString,
                 )
             },
@@ -104,6 +107,8 @@ class PredictionService:
     async def drain(self) -> None:
         """Say Goodbye to every session and wait until each has had its answers; the caller bounds the wait."""
         self.draining = True
+        for hold in self._greeting:
+            hold.lose(self._not_now())
         for session in self._table.sessions:
             session.wake.set()
         streams = list(self._streams)
@@ -115,13 +120,19 @@ class PredictionService:
         interval_ns = self._table.limits.heartbeat_interval_ns
         if interval_ns:
             for session in self._table.sessions:
-                stream = session.attached
-                if stream is None:
+                hold = session.hold
+                if hold is None or hold.lost.done():
                     continue
                 if now_ns - session.heard_ns > _SILENT_INTERVALS * interval_ns:
                     _log.warning("session_silent", session=session.session_id, client=session.client_name)
-                    self._table.count_refusal("SILENT")
-                    stream.cancel()
+                    hold.lose(
+                        faults.unavailable(
+                            "SILENT",
+                            field="heartbeat",
+                            value=f"nothing for {(now_ns - session.heard_ns) / 1e9:.1f} s",
+                            mend="send Heartbeat every Welcome.heartbeat_interval_ns, and resume with the token",
+                        )
+                    )
                 elif now_ns - session.said_ns > interval_ns:
                     session.wake.set()
         await self._table.expire(now_ns)
@@ -129,27 +140,34 @@ class PredictionService:
     async def _stream(self, _requests: Any, context: Any) -> None:
         task = asyncio.current_task()
         assert task is not None
+        hold = Hold()
         self._streams.add(task)
         try:
-            await self._serve(context)
+            await self._serve(context, hold)
         except faults.SessionFault as fault:
+            self._streams.discard(task)  # A drain need not wait: an abort can hang while the client does not read.
             self._table.count_refusal(fault.reason)
             _log.info("session_refused", reason=fault.reason, detail=str(fault), peer=context.peer())
             await context.abort(fault.code, str(fault), fault.trailers())
         finally:
             self._streams.discard(task)
 
-    async def _serve(self, context: Any) -> None:
+    def _not_now(self) -> faults.SessionFault:
+        return faults.unavailable(
+            "DRAINING" if self.draining else "NOT_READY",
+            field="daemon",
+            value="draining" if self.draining else "warming up",
+            mend="try again soon, or ask another daemon",
+        )
+
+    async def _serve(self, context: Any, hold: Hold) -> None:
         if not self.ready or self.draining:
-            raise faults.unavailable(
-                "DRAINING" if self.draining else "NOT_READY",
-                field="daemon",
-                value="draining" if self.draining else "warming up",
-                mend="try again soon, or ask another daemon",
-            )
-        hello = await self._hello(context)
+            raise self._not_now()
+        hello = await self._hello(context, hold)
+        if self.draining:
+            raise self._not_now()
         session, origin = await self._table.open(hello)
-        self._table.attach(session)
+        self._table.attach(session, hold)
         keep = True
         try:
             if origin == pb.STATE_ORIGIN_COLD:
@@ -165,25 +183,30 @@ class PredictionService:
                 model=session.model.model.name,
             )
             await context.write(pb.StreamPredictionsResponse(welcome=self._welcome(session, origin)))
-            said_goodbye = await self._converse(session, context)
+            said_goodbye = await self._converse(session, context, hold)
             keep = not said_goodbye and not self.draining
         except faults.SessionFault:
-            keep = False
+            keep = hold.lost.done()  # Taken away, not refused: it may be resumed.
             raise
         except grpc.aio.BaseError as error:  # The transport is gone: a lost connection, not a fault of ours.
             _log.info("session_transport_lost", session=session.session_id, detail=str(error))
+            raise asyncio.CancelledError from error  # No status can be sent any more; gRPC takes this in silence.
         finally:
-            await asyncio.shield(self._leave(session, keep=keep, stream=asyncio.current_task()))
+            await asyncio.shield(self._leave(session, hold, keep=keep))
 
-    async def _converse(self, session: Session, context: Any) -> bool:
-        """Read and write until one side ends. Returns whether the client said Goodbye."""
+    async def _converse(self, session: Session, context: Any, hold: Hold) -> bool:
+        """Read and write until one side ends, or the session is taken away. Returns whether the client said Goodbye."""
         conversation = _Conversation()
-        reader = asyncio.create_task(self._read(session, context, conversation))
-        writer = asyncio.create_task(self._write(session, context, conversation))
+        reader = asyncio.create_task(self._read(session, context, hold, conversation))
+        writer = asyncio.create_task(self._write(session, context, hold, conversation))
+        ends: set[asyncio.Future[Any]] = {writer, reader, hold.lost}
         try:
-            await asyncio.wait({writer, reader}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if reader.done():
                 reader.result()  # Raises the fault that ends the session, at once.
+                await asyncio.wait(ends - {reader}, return_when=asyncio.FIRST_COMPLETED)
+            if hold.lost.done():
+                raise hold.lost.result()
             await writer
         finally:
             for task in (reader, writer):
@@ -191,27 +214,36 @@ class PredictionService:
             await asyncio.gather(reader, writer, return_exceptions=True)
         return conversation.said_goodbye
 
-    async def _leave(self, session: Session, *, keep: bool, stream: asyncio.Task[None] | None) -> None:
+    async def _leave(self, session: Session, hold: Hold, *, keep: bool) -> None:
         """Keep or close the session of a stream that has ended, unless another stream has taken it over."""
-        if session.closed or session.attached is not stream:
+        if session.closed or session.hold is not hold:
             return
         if not (self._table.detach(session) and keep):
             await self._table.close(session)
         _log.info("session_ended", session=session.session_id, kept=not session.closed, ticks=session.published)
 
-    async def _hello(self, context: Any) -> pb.Hello:
+    async def _hello(self, context: Any, hold: Hold) -> pb.Hello:
+        reading = asyncio.ensure_future(context.read())
+        self._greeting.add(hold)
         try:
-            async with asyncio.timeout(self._hello_timeout_s):
-                request = await context.read()
-        except TimeoutError as error:
-            raise faults.out_of_order(
-                "HELLO_TIMEOUT",
-                field="hello",
-                value=f"nothing for {self._hello_timeout_s} s",
-                mend="send Hello first",
-            ) from error
-        kind = None if request is grpc.aio.EOF else request.WhichOneof("message")
-        if kind != "hello":
+            ends: set[asyncio.Future[Any]] = {reading, hold.lost}
+            await asyncio.wait(ends, timeout=self._hello_timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if hold.lost.done():
+                raise hold.lost.result()
+            if not reading.done():
+                raise faults.out_of_order(
+                    "HELLO_TIMEOUT",
+                    field="hello",
+                    value=f"nothing for {self._hello_timeout_s} s",
+                    mend="send Hello first",
+                )
+            request = _request(reading.result())
+        finally:
+            self._greeting.discard(hold)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        kind = None if request is None else request.WhichOneof("message")
+        if request is None or kind != "hello":
             raise faults.out_of_order(
                 "HELLO_MISSING", field="message", value=kind or "nothing", mend="send Hello first"
             )
@@ -236,14 +268,17 @@ class PredictionService:
             daemon_id=self._daemon_id,
         )
 
-    async def _read(self, session: Session, context: Any, conversation: _Conversation) -> None:
+    async def _read(self, session: Session, context: Any, hold: Hold, conversation: _Conversation) -> None:
         """Take requests until Goodbye or the end of the client's side."""
         recording = self._recordings.get(session.session_id)
         try:
             while True:
-                request = await context.read()
+                data = await context.read()
                 received_ns = time.monotonic_ns()
-                if request is grpc.aio.EOF:
+                if session.hold is not hold:
+                    return  # Taken over: these ticks come again, on the other stream.
+                request = _request(data)
+                if request is None:
                     return
                 session.heard_ns = received_ns
                 kind = request.WhichOneof("message")
@@ -271,10 +306,10 @@ class PredictionService:
             conversation.ended = True
             session.wake.set()
 
-    async def _write(self, session: Session, context: Any, conversation: _Conversation) -> None:
-        """Send answers as they come, until all are sent and no more can come."""
+    async def _write(self, session: Session, context: Any, hold: Hold, conversation: _Conversation) -> None:
+        """Send answers as they come, until all are sent and no more can come, or the session is taken away."""
         announced = False
-        while True:
+        while session.hold is hold:
             if self.draining and not announced:
                 announced = True
                 goodbye = pb.Goodbye(reason=pb.Goodbye.REASON_DRAINING, message="the daemon is stopping")
@@ -294,9 +329,21 @@ class PredictionService:
                 heartbeat = pb.Heartbeat(sent_ns=time.time_ns())
                 await context.write(pb.StreamPredictionsResponse(heartbeat=heartbeat))
             await session.wake.wait()
-            session.wake.clear()
+            if session.hold is hold:
+                session.wake.clear()
 
     def _on_closed(self, session: Session) -> None:
         recording = self._recordings.pop(session.session_id, None)
         if recording is not None:
             recording.close()
+
+
+def _request(data: Any) -> pb.StreamPredictionsRequest | None:
+    """Return what a client sent, or None for the end of its side.
+
+    Raises:
+        SessionFault: it can't be read.
+    """
+    if data is grpc.aio.EOF:
+        return None
+    return read_message(pb.StreamPredictionsRequest.FromString, data, "penstock.v1.StreamPredictionsRequest")

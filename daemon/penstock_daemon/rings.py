@@ -176,6 +176,7 @@ def release_answers(
     path: int,
     bulk: int,
     count: int,
+    repeated: int,
 ) -> int:
     """Give *count* answers' slots back to the engine and count their EGRESS and TOTAL stages as ended now.
 
@@ -185,6 +186,7 @@ def release_answers(
         histograms: (histograms, totals) of Buffers in a Histograms tuple; the rows EGRESS and TOTAL are overwritten.
         source, path, bulk: whose, and which rows.
         count: how many.
+        repeated: of these, how many from the first on were handed over before: they are not counted again.
 
     Returns:
         The monotonic time at which they were handed over, in nanoseconds.
@@ -193,7 +195,7 @@ def release_answers(
     base = source * memory.CURSOR_WORDS
     consumed = cursors[base + memory.PREDICTION_CONSUMED]
     slots = prediction_slots.shape[1]
-    for index in range(count):
+    for index in range(repeated, count):
         place = (consumed + index) & (slots - 1)
         answer = prediction_slots[source, place]
         if answer.flags & _SPECIAL:

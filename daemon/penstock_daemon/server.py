@@ -34,11 +34,12 @@ from penstock_daemon.metrics_server import MetricsServer
 from penstock_daemon.model_table import ModelTable
 from penstock_daemon.notify import Notifier
 from penstock_daemon.prediction_service import SERVICE, PredictionService, Recording
+from penstock_daemon.readable import ReadableRequests
 from penstock_daemon.recorder import Recorder
 from penstock_daemon.session_table import SessionLimits, SessionTable
 from penstock_daemon.sessions import Session
 from penstock_daemon.snapshot import SnapshotTaker
-from penstock_daemon.socket_guard import AddressGuard, ListenError, guard_address
+from penstock_daemon.socket_guard import AddressGuard, ListenError, check_port_free, guard_address
 
 SERVICES: Final = (SERVICE, "penstock.v1.ModelService", "penstock.v1.LatencyService")
 _KEEP_S: Final = 0.25  # How often heartbeats, graces and clocks are looked after.
@@ -89,6 +90,8 @@ class Daemon:
         started_s = time.monotonic()
         address = parse_address(config.server.address)
         self._guard = guard_address(address)
+        if config.metrics.address:  # Tried again when it is bound; a port in use is to be told before all the work.
+            check_port_free(self._metrics_address(), key="metrics.address")
         self._place_threads()
         if config.record.folder:
             self._recorder = Recorder(
@@ -117,6 +120,7 @@ class Daemon:
         warm_ns = await loop.run_in_executor(None, self._warm_up)
         self._serve_metrics()
         self._keeper = asyncio.create_task(self._keep())
+        self._keeper.add_done_callback(self._keeper_ended)
         # Once, here: everything that lives as long as the daemon exists now, and a collection that walks through it
         # later would hold the event loop for milliseconds.
         gc.collect()
@@ -190,6 +194,7 @@ class Daemon:
 
     async def _listen(self, address: UnixAddress | TcpAddress) -> None:
         server = grpc.aio.server(
+            interceptors=(ReadableRequests(),),
             options=(
                 ("grpc.so_reuseport", 0),
                 ("grpc.http2.bdp_probe", 0),
@@ -201,7 +206,7 @@ class Daemon:
                 ("grpc.keepalive_timeout_ms", 10_000),
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
                 ("grpc.keepalive_permit_without_calls", 1),
-            )
+            ),
         )
         server.add_generic_rpc_handlers((self.predictions.handler(),))
         model_pb2_grpc.add_ModelServiceServicer_to_server(
@@ -238,10 +243,13 @@ class Daemon:
     def _serve_metrics(self) -> None:
         if not self.config.metrics.address:
             return
+        self._metrics = MetricsServer(self._metrics_address(), self.snapshot, self.version)
+        self.metrics_address = str(self._metrics.address)
+
+    def _metrics_address(self) -> TcpAddress:
         address = parse_address(self.config.metrics.address)
         assert isinstance(address, TcpAddress), "the configuration allows TCP alone"
-        self._metrics = MetricsServer(address, self.snapshot, self.version)
-        self.metrics_address = str(self._metrics.address)
+        return address
 
     def _record(self, session: Session) -> Recording | None:
         if self._recorder is None:
@@ -272,6 +280,12 @@ class Daemon:
             if watchdog_s is not None and time.monotonic() - watched_s >= watchdog_s:
                 watched_s = time.monotonic()
                 self._notifier.watchdog()
+
+    def _keeper_ended(self, keeper: asyncio.Task[None]) -> None:
+        """Stop the daemon where the keeper failed: without it no silent client is noticed and no grace ends."""
+        if not keeper.cancelled() and keeper.exception() is not None:
+            _log.error("keeper_failed", exc_info=keeper.exception(), mend="report this; the daemon stops")
+            self._failed.set()
 
     async def serve(self, stop: asyncio.Event) -> bool:
         """Serve until *stop* is set or the engine is gone. Returns whether the end was wanted."""

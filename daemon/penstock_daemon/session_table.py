@@ -25,7 +25,7 @@ from penstock_daemon.engine import WARM_UP_SOURCE, Engine
 from penstock_daemon.engine_memory import Command
 from penstock_daemon.loop_link import LoopLink
 from penstock_daemon.model_table import ModelEntry, ModelTable
-from penstock_daemon.sessions import Session
+from penstock_daemon.sessions import FIRST_SEQUENCE_MAX, Counts, Hold, Session
 
 PROTOCOL_VERSION: Final = 1
 _NAME_CHARACTERS: Final = 64
@@ -59,10 +59,11 @@ class SessionTable:
         self._by_token: dict[bytes, Session] = {}
         self._next_id = 1
         self.refusals: dict[str, int] = {}
-        self.tick_errors: dict[str, int] = {}
+        self.counts = Counts()
         self.opened = 0
         self.resumed = 0
         self.on_closed: Callable[[Session], None] = lambda _session: None
+        self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def sessions(self) -> list[Session]:
@@ -91,8 +92,9 @@ class SessionTable:
             if resumed:
                 return lost, pb.STATE_ORIGIN_RESUMED
             await self.close(lost)
-        model = self._models.find(hello.model, field_name="Hello.model")
+        self._models.find(hello.model, field_name="Hello.model")  # Before anything gives way for a session.
         source, states = await self._reserve(len(hello.instruments))
+        model = self._models.find(hello.model, field_name="Hello.model")  # The name may mean another one since.
         session = Session(
             self._engine,
             model,
@@ -101,7 +103,7 @@ class SessionTable:
             source=source,
             states=states,
             hello=hello,
-            tick_errors=self.tick_errors,
+            counts=self.counts,
         )
         self._next_id += 1
         model.sessions += 1
@@ -116,18 +118,16 @@ class SessionTable:
         try:
             await self._link.applied(opened)
         except asyncio.CancelledError:
-            await asyncio.shield(self.close(session))
+            await self.close(session)
             raise
         return session, pb.STATE_ORIGIN_COLD
 
-    def attach(self, session: Session) -> None:
-        """Give a session to the stream of the running task; a stream that had it before is ended."""
-        before = session.attached
-        session.attached = asyncio.current_task()
+    def attach(self, session: Session, hold: Hold) -> None:
+        """Give a session to the stream that has *hold*; a stream that held it before is ended."""
+        self._take_away(session)
+        session.hold = hold
         session.lost_ns = 0
         session.heard_ns = session.said_ns = time.monotonic_ns()
-        if before is not None and before is not session.attached:
-            before.cancel()
         self._link.listen(session.source, session.wake.set)
 
     def detach(self, session: Session) -> bool:
@@ -136,7 +136,7 @@ class SessionTable:
         Returns:
             False where there is nothing to keep it for, so that the caller closes it.
         """
-        session.attached = None
+        session.hold = None
         self._link.ignore(session.source)
         if self.limits.resume_grace_ns == 0 or self.limits.resumable_max == 0:
             return False
@@ -146,30 +146,53 @@ class SessionTable:
         return True
 
     async def close(self, session: Session) -> None:
-        """End a session and free its source and states at once."""
+        """End a session and free its source and states at once, even where the caller is cancelled meanwhile."""
         if session.closed:
             return
         session.closed = True
+        self._take_away(session)
         self._link.ignore(session.source)
         del self._by_token[session.token]
-        session.model.sessions -= 1
         self.on_closed(session)
         closed = self._engine.command(Command.CLOSE_SOURCE, session.source)
+        giving_back = asyncio.create_task(self._give_back(session, closed))
+        self._closing.add(giving_back)
+        giving_back.add_done_callback(self._closing.discard)
+        await asyncio.shield(giving_back)
+
+    async def _give_back(self, session: Session, closed: int) -> None:
+        """Return source and states to their pools once the engine has let go of them."""
         await self._link.applied(closed)
+        session.model.sessions -= 1
         self._free_sources.append(session.source)
         self._free_states.extend(session.states)
+
+    def _take_away(self, session: Session) -> None:
+        """End the stream that holds a session, if one does, because another has its place."""
+        if session.hold is not None:
+            session.hold.lose(
+                faults.unavailable(
+                    "TAKEN_OVER",
+                    field="Hello.resume_token",
+                    value="",
+                    mend="another stream has offered the token of this session; read that one",
+                )
+            )
+            session.hold = None
 
     async def expire(self, now_ns: int) -> None:
         """Close lost sessions whose grace is over, and the oldest of too many."""
         lost = sorted((one for one in self._by_token.values() if one.lost_ns), key=lambda one: one.lost_ns)
         excess = len(lost) - self.limits.resumable_max
         for index, session in enumerate(lost):
+            if not session.lost_ns or session.closed:
+                continue  # Resumed or closed while another was being closed.
             if index < excess or now_ns - session.lost_ns > self.limits.resume_grace_ns:
                 _log.info("session_expired", session=session.session_id, client=session.client_name)
                 await self.close(session)
 
-    async def switch_model(self, entry: ModelEntry) -> int:
-        """Move every open session to another model, its states rebuilt from the journal. Returns how many moved.
+    def check_switch(self, entry: ModelEntry) -> list[Session]:
+        """Return the sessions that a switch to *entry* would move.
 
         Raises:
             SessionFault: the new model has other horizons than a session was welcomed with.
@@ -184,8 +207,14 @@ class SessionTable:
                     mend=f"session {session.session_id} was welcomed with the horizons of {session.model.model.name!r}; "
                     "switch to a model that has the same ones, or activate it for new sessions alone",
                 )
-        done = 0
+        return moving
+
+    async def switch_model(self, moving: list[Session], entry: ModelEntry) -> int:
+        """Move sessions to another model, their states rebuilt from the journal. Returns how many moved."""
+        moved = 0
         for session in moving:
+            if session.closed:
+                continue  # While another moved: its source and states may be somebody else's by now.
             self._engine.command(Command.HOLD_SOURCE, session.source)
             for state in session.states:
                 self._engine.command(Command.REBUILD_STATE, state, entry.slot)
@@ -193,8 +222,9 @@ class SessionTable:
             session.model.sessions -= 1
             session.model = entry
             entry.sessions += 1
+            moved += 1
             await self._link.applied(done)
-        return len(moving)
+        return moved
 
     def _resume(self, session: Session, hello: pb.Hello) -> bool:
         if not session.same_instruments(hello):
@@ -211,10 +241,10 @@ class SessionTable:
         return True
 
     async def _reserve(self, instruments: int) -> tuple[int, list[int]]:
-        """Take a source and states from the pools; lost sessions give way, oldest first."""
+        """Take a source and states from the pools; lost sessions give way, oldest first, where that is enough."""
         while not self._free_sources or len(self._free_states) < instruments:
             lost = [one for one in self._by_token.values() if one.lost_ns]
-            if not lost:
+            if not lost or len(self._free_states) + sum(len(one.states) for one in lost) < instruments:
                 break
             await self.close(min(lost, key=lambda one: one.lost_ns))
         if not self._free_sources:
@@ -253,6 +283,13 @@ class SessionTable:
                 field="Hello.resume_token",
                 value=f"{len(hello.resume_token)} bytes",
                 mend="give the token of Welcome or Goodbye, or none",
+            )
+        if hello.first_sequence > FIRST_SEQUENCE_MAX:
+            raise faults.invalid(
+                "FIRST_SEQUENCE",
+                field="Hello.first_sequence",
+                value=hello.first_sequence,
+                mend=f"number ticks from {FIRST_SEQUENCE_MAX} at most",
             )
         if not hello.instruments:
             raise faults.invalid(

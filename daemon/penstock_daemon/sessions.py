@@ -4,15 +4,16 @@
     published - released <= in_flight_max                                          unanswered ticks are bounded
     published - slots <= first answer that can be sent again                       what a resume may ask for
 
-A session owns one source of the engine and one state per instrument. It is attached to a stream, or lost and kept for
-the grace time, or closed; whoever decides the closing frees its states at once, whatever becomes of the stream.
+A session owns one source of the engine and one state per instrument. It is held by a stream, or lost and kept for the
+grace time, or closed; whoever decides the closing frees its states at once, whatever becomes of the stream. A stream
+that no longer holds its session touches nothing of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -26,6 +27,7 @@ from penstock_daemon.engine import Engine
 from penstock_daemon.model_table import ModelEntry
 
 ANSWERS_PER_MESSAGE: Final = 4096
+FIRST_SEQUENCE_MAX: Final = 2**62  # No session lives long enough to count from here to the end of int64.
 _REFUSALS: Final = {
     rings.UNKNOWN_INSTRUMENT: (
         pb.TickError.REASON_UNKNOWN_INSTRUMENT,
@@ -37,6 +39,31 @@ _REFUSALS: Final = {
     ),
 }
 _NO_RECORD: Final = "TickBatch.records"
+
+
+@dataclass
+class Counts:
+    """What the sessions of a daemon have had so far, in all; only grows."""
+
+    ticks: dict[str, int] = field(default_factory=lambda: {"realtime": 0, "bulk": 0})  # Accepted, by pace.
+    tick_errors: dict[str, int] = field(default_factory=dict)  # Ticks answered by an error, by reason.
+    rebuilt_ticks: int = 0
+
+
+class Hold:
+    """A stream's hold on its session, until the stream ends or the session is taken away from it.
+
+    Attributes:
+        lost: done when the session was taken away, with the status that the stream ends with.
+    """
+
+    def __init__(self) -> None:
+        self.lost: asyncio.Future[faults.SessionFault] = asyncio.get_running_loop().create_future()
+
+    def lose(self, fault: faults.SessionFault) -> None:
+        """Take the session away; the stream ends with *fault*, unless it has ended already."""
+        if not self.lost.done():
+            self.lost.set_result(fault)
 
 
 @dataclass(frozen=True)
@@ -60,14 +87,14 @@ class Session:
         source: int,
         states: Sequence[int],
         hello: pb.Hello,
-        tick_errors: dict[str, int],
+        counts: Counts,
     ) -> None:
         self.session_id = session_id
         self.token = token
         self.source = source
         self.states = tuple(states)
         self.model = model
-        self._tick_errors = tick_errors  # Of the daemon, by reason.
+        self._counts = counts  # Of the daemon.
         self.client_name = hello.client_name
         self.bulk = hello.pace == pb.PACE_BULK
         self.instruments = [
@@ -90,11 +117,12 @@ class Session:
         self.rebuild_ticks = 0  # Accepted to rebuild.
         self.rebuilt_ticks = 0  # Of those, acknowledged.
         self.published = 0  # Ticks put into the ring.
-        self.released = 0  # Answers taken out of it.
+        self.released = 0  # Answers taken out of it; less again after a resume.
+        self._released_most = 0  # What comes out again is not counted again.
         self.refused = 0
         self.closed = False
         self.wake = asyncio.Event()
-        self.attached: asyncio.Task[None] | None = None
+        self.hold: Hold | None = None  # Of the stream that is attached.
         self.lost_ns = 0
         self.heard_ns = 0
         self.said_ns = 0
@@ -128,6 +156,13 @@ class Session:
                 mend=f"send one or more DBN mbp-1 records of {TICK_BYTES} bytes",
             )
         count = size_bytes // TICK_BYTES
+        if batch.purpose not in (pb.PURPOSE_UNSPECIFIED, pb.PURPOSE_PREDICT, pb.PURPOSE_REBUILD):
+            raise faults.invalid(
+                "PURPOSE",
+                field="TickBatch.purpose",
+                value=batch.purpose,
+                mend="use PURPOSE_PREDICT or PURPOSE_REBUILD",
+            )
         rebuild = batch.purpose == pb.PURPOSE_REBUILD
         if rebuild and self.published > self.rebuild_ticks:
             raise faults.out_of_order(
@@ -161,6 +196,8 @@ class Session:
         self.published += count
         if rebuild:
             self.rebuild_ticks += count
+        else:
+            self._counts.ticks["bulk" if self.bulk else "realtime"] += count
         self.refused += refused
         return Taken(count, refused)
 
@@ -179,16 +216,19 @@ class Session:
             if count == 0:
                 return messages
             errors: list[pb.TickError] = []
+            repeated = min(self._released_most - self.released, count)
             if special:
-                records, errors, rebuilt = self._sorted_out(place, count)
+                records, errors, rebuilt = self._sorted_out(place, count, repeated)
                 self.rebuilt_ticks += rebuilt
+                self._counts.rebuilt_ticks += rebuilt
                 if rebuilt:
                     progress = pb.RebuildProgress(ticks=self.rebuilt_ticks)
                     messages.append(pb.StreamPredictionsResponse(rebuild_progress=progress))
             else:
                 records = bytes(self._answer_bytes[place * PREDICTION_BYTES : (place + count) * PREDICTION_BYTES])
-            handed_ns = self._engine.release_answers(self.source, memory.PATH_GRPC, self.bulk, count)
+            handed_ns = self._engine.release_answers(self.source, memory.PATH_GRPC, self.bulk, count, repeated=repeated)
             self.released += count
+            self._released_most = max(self._released_most, self.released)
             if records or errors:
                 batch = pb.PredictionBatch(
                     records=records, errors=errors, sent_ns=handed_ns + self._engine.unix_offset_ns
@@ -205,16 +245,19 @@ class Session:
             SessionFault: the client claims answers that it was never sent.
         """
         position = next_prediction_sequence - self.first_sequence + self.rebuild_ticks
-        if next_prediction_sequence < self.first_sequence or position > self.released:
+        # Rebuild ticks come first: while they are taken in, no answer was given, and none is missing.
+        if next_prediction_sequence < self.first_sequence or position > max(self.released, self.rebuild_ticks):
             raise faults.invalid(
                 "RESUME_POSITION",
                 field="Hello.next_prediction_sequence",
                 value=next_prediction_sequence,
                 mend=f"give the first sequence whose answer is missing, {self.first_sequence} to "
-                f"{self.first_sequence + self.released - self.rebuild_ticks}",
+                f"{self.first_sequence + max(self.released - self.rebuild_ticks, 0)}",
             )
         if position < self.published - self._engine.sizes.slots:
             return False
+        if position > self.released:
+            return True
         self._engine.rewind_answers(self.source, position)
         self.released = position
         return True
@@ -239,8 +282,14 @@ class Session:
             mend=f"send DBN mbp-1 records alone, whose {name} is {wanted}",
         )
 
-    def _sorted_out(self, place: int, count: int) -> tuple[bytes, list[pb.TickError], int]:
-        """Split answers into prediction bytes, errors, and how many rebuild ticks were taken in."""
+    def _sorted_out(self, place: int, count: int, repeated: int) -> tuple[bytes, list[pb.TickError], int]:
+        """Split answers into prediction bytes, errors, and how many rebuild ticks were taken in.
+
+        Args:
+            place: in the ring, of the first.
+            count: how many.
+            repeated: how many of them, from the first on, were taken out and counted before.
+        """
         answers = self._answers[place : place + count]
         flags = answers["flags"]
         refused = (flags & np.uint32(memory.ANSWER_REFUSED)) != 0
@@ -255,7 +304,8 @@ class Session:
             answer = answers[index]
             reason, sentence = _REFUSALS[int(answer["horizons"])]
             message = sentence.format(instrument_id=int(answer["instrument_id"]), ts_recv=int(answer["ts_recv"]))
-            name = pb.TickError.Reason.Name(reason).removeprefix("REASON_")
-            self._tick_errors[name] = self._tick_errors.get(name, 0) + 1
+            if index >= repeated:
+                name = pb.TickError.Reason.Name(reason).removeprefix("REASON_")
+                self._counts.tick_errors[name] = self._counts.tick_errors.get(name, 0) + 1
             errors.append(pb.TickError(sequence=int(answer["sequence"]), reason=reason, message=message))
         return answers[~(refused | rebuilt)].tobytes(), errors, int(rebuilt.sum()) + rebuild_errors

@@ -39,7 +39,9 @@ class SnapshotTaker:
         engine, sessions = self._engine, self._sessions
         buffers = engine.buffers
         open_sessions = sessions.sessions
-        by_pace = {name: int(buffers.histograms[:, pace, Stage.PREDICT].sum()) for pace, name in enumerate(PACE_NAMES)}
+        predicted = {
+            name: int(buffers.histograms[:, pace, Stage.PREDICT].sum()) for pace, name in enumerate(PACE_NAMES)
+        }
         entry = self._models.active
         busy_ns = _word(engine, memory.BUSY_NS)
         now_ns = time.monotonic_ns()
@@ -48,14 +50,14 @@ class SnapshotTaker:
         given, applied = engine.command_state()
         return MetricsSnapshot(
             serving=serving,
-            ticks=by_pace,
-            predictions=by_pace,
-            rebuild_ticks=sum(session.rebuilt_ticks for session in open_sessions),
-            tick_errors=dict(sessions.tick_errors),
+            ticks=dict(sessions.counts.ticks),
+            predictions=predicted,
+            rebuild_ticks=sessions.counts.rebuilt_ticks,
+            tick_errors=dict(sessions.counts.tick_errors),
             refusals=dict(sessions.refusals),
             late=_word(engine, memory.LATE),
             stale=_word(engine, memory.STALE),
-            sessions=sum(session.attached is not None for session in open_sessions),
+            sessions=sum(session.hold is not None for session in open_sessions),
             sessions_resumable=sum(session.lost_ns != 0 for session in open_sessions),
             sessions_opened=sessions.opened,
             sessions_resumed=sessions.resumed,
