@@ -36,7 +36,7 @@ class TickError:
     message: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # Not frozen: that would double the time to make one.
 class Batch:
     """Consecutive answers, as they came in one message.
 

@@ -22,9 +22,6 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from penstock.v1 import prediction_pb2 as pb
 from penstock.v1.records import TICK_BYTES
 from penstock_client.background import background, run_on
@@ -36,7 +33,7 @@ from penstock_client.mailbox import ThreadMailbox
 from penstock_client.reconnect import ReconnectPolicy
 from penstock_client.session import UNREAD_PATIENCE_S, unread_answers
 from penstock_client.settings import CONNECT_DEADLINE_S, Settings, checked_settings
-from penstock_client.ticks import checked_records
+from penstock_client.ticks import Ticks, checked_records
 
 
 def connect(
@@ -137,7 +134,7 @@ class BlockingSession:
         """How often the connection was lost and regained."""
         return self._opened().reconnects
 
-    def send(self, ticks: NDArray[np.void] | bytes | bytearray | memoryview, timeout_s: float | None = None) -> int:
+    def send(self, ticks: Ticks, timeout_s: float | None = None) -> int:
         """Queue *ticks* and return the sequence of the first; waits only while in_flight_max is reached.
 
         Args:
@@ -150,7 +147,7 @@ class BlockingSession:
             PenstockError: what ended the session.
         """
         core = self._opened()
-        records = checked_records(ticks)
+        records = memoryview(checked_records(ticks))
         give_up_s = None if timeout_s is None else time.monotonic() + timeout_s
         with self._sending:
             first = self._next_sequence
@@ -160,7 +157,7 @@ class BlockingSession:
                 taken += self._accept(core, records[taken:])
         return first
 
-    def try_send(self, ticks: NDArray[np.void] | bytes | bytearray | memoryview) -> int:
+    def try_send(self, ticks: Ticks) -> int:
         """Queue as many of *ticks* as there is room for now and return how many; 0 also while a send() is waiting.
 
         Raises:
@@ -168,7 +165,7 @@ class BlockingSession:
             PenstockError: what ended the session.
         """
         core = self._opened()
-        records = checked_records(ticks)
+        records = memoryview(checked_records(ticks))
         if not self._sending.acquire(blocking=False):
             core.check_usable()
             return 0
@@ -217,14 +214,14 @@ class BlockingSession:
         return self._core
 
     def _accept(self, core: SessionCore, records: memoryview) -> int:
-        """Take as many of *records* as there is room for, by copy, and return how many bytes that is."""
+        """Take as many of *records* as there is room for, and return how many bytes that is."""
         if self._closed:
             raise LocalUsageError("no ticks can be sent after close(): call connect() for another session")
         core.check_usable()
         room = core.welcome.in_flight_max - (self._next_sequence - core.next_answer)
         size = min(len(records), max(room, 0) * TICK_BYTES)
         if size:
-            self._inbox.append(memoryview(bytes(records[:size])))
+            self._inbox.append(records[:size])
             self._next_sequence += size // TICK_BYTES
             if not self._pump_called:
                 self._pump_called = True

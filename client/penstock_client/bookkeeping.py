@@ -28,7 +28,7 @@ from penstock_client.tick_history import TickHistory
 
 IN_FLIGHT_CAP: Final = 1 << 20  # A larger grant is not used up: the ring's memory stays bounded (80 MiB).
 HISTORY_BYTES_CAP: Final = 1 << 34
-ARCHIVE_TICKS: Final = 1024  # Answered ticks wait in the ring until there are so many, and move on together.
+ARCHIVE_TICKS: Final = 1024
 
 
 class Purpose(IntEnum):
@@ -38,7 +38,7 @@ class Purpose(IntEnum):
     REBUILD = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outgoing:
     """One batch of ticks to send now.
 
@@ -59,18 +59,22 @@ class Ledger:
     Args:
         instrument_ids: of the session.
         keep_history: False where the session will not reconnect: nothing is kept past its answer.
+        archive_ticks: how many answered ticks wait in the ring before they move to the history together.
     """
 
-    def __init__(self, instrument_ids: list[int], *, keep_history: bool = True) -> None:
+    def __init__(
+        self, instrument_ids: list[int], *, keep_history: bool = True, archive_ticks: int = ARCHIVE_TICKS
+    ) -> None:
         self._instrument_ids = instrument_ids
         self._keep_history = keep_history
+        self._archive_ticks = archive_ticks
         self._history = TickHistory(instrument_ids, 0)
         self._refused: list[
             int
         ] = []  # Answered with an error and not yet archived: in no state, so not for rebuilding.
         self._in_flight_max = 0
         self._ring = memoryview(bytearray())
-        self._slots = 0
+        self._slots = self._ring_bytes = 0
         self._archived = self._answered = self._sent = self._accepted = 0
         self._rebuild = b""
         self._rebuild_given = self._rebuild_taken = self._rebuild_ticks = 0
@@ -112,14 +116,18 @@ class Ledger:
 
     # --- The caller's side ------------------------------------------------------------------------------------------
 
-    def accept(self, records: memoryview) -> int:
+    def accept(self, records: bytes | memoryview) -> int:
         """Take as many of *records* as there is room for, by copy, and return how many that is.
 
         Args:
-            records: consecutive 80-byte records, format "B".
+            records: consecutive 80-byte records; a memoryview has format "B".
         """
-        ticks = min(len(records) // TICK_BYTES, self.room)
-        self._write(self._accepted, records[: ticks * TICK_BYTES])
+        ticks = len(records) // TICK_BYTES
+        room = self._in_flight_max - self._accepted + self._answered
+        if ticks > room:
+            ticks = max(room, 0)
+            records = records[: ticks * TICK_BYTES]
+        self._write(self._accepted, records)
         self._accepted += ticks
         return ticks
 
@@ -192,21 +200,23 @@ class Ledger:
         Raises:
             DaemonProtocolError: together they are not the next unanswered sequences, each once and in order.
         """
+        sequences = predicted
         if refused:
             self._check_order(np.asarray(refused, dtype=np.uint64))
             self._check_order(predicted)
             sequences = np.sort(np.concatenate([predicted, np.asarray(refused, dtype=np.uint64)]))
-        else:
-            sequences = predicted
         count = len(sequences)
         if count == 0:
             return
-        if int(sequences[0]) != self._answered or int(sequences[-1]) != self._answered + count - 1:
+        first = int(sequences[0])
+        last = first if count == 1 else int(sequences[-1])
+        if first != self._answered or last != first + count - 1:
             raise DaemonProtocolError(
                 f"answers must go on at sequence {self._answered}, each once and in order: "
-                f"got {count} from {int(sequences[0])} to {int(sequences[-1])}"
+                f"got {count} from {first} to {last}"
             )
-        self._check_order(sequences)
+        if count > 2:
+            self._check_order(sequences)
         if self._answered + count > self._sent:
             raise DaemonProtocolError(
                 f"answers must be to ticks that were sent: got sequence {self._answered + count - 1}, "
@@ -216,7 +226,7 @@ class Ledger:
         self._rebuild_taken = self._rebuild_ticks  # Ticks are taken in order: an answer says that the rebuild is over.
         if refused and self._keep_history:
             self._refused += refused
-        if self._answered - self._archived >= ARCHIVE_TICKS:
+        if self._answered - self._archived >= self._archive_ticks:
             self._archive()
 
     def rebuild_progress(self, ticks: int) -> None:
@@ -250,11 +260,12 @@ class Ledger:
         if self._keep_history and rebuild_ticks != self._history.ticks:
             self._history = self._history.resized(rebuild_ticks)
         self._in_flight_max = min(in_flight_max, IN_FLIGHT_CAP)
-        if self._in_flight_max + ARCHIVE_TICKS > self._slots:
+        if self._in_flight_max + self._archive_ticks > self._slots:
             held = self._read(self._answered, self.unanswered)
-            self._slots = self._in_flight_max + ARCHIVE_TICKS
-            self._ring = memoryview(bytearray(self._slots * TICK_BYTES))
-            self._write(self._answered, memoryview(held))
+            self._slots = self._in_flight_max + self._archive_ticks
+            self._ring_bytes = self._slots * TICK_BYTES
+            self._ring = memoryview(bytearray(self._ring_bytes))
+            self._write(self._answered, held)
 
     def _archive(self) -> None:
         """Move answered ticks from the ring to the history of their instruments."""
@@ -269,21 +280,26 @@ class Ledger:
             self._history.add(records)
         self._archived = self._answered
 
-    def _write(self, sequence: int, records: memoryview) -> None:
+    def _write(self, sequence: int, records: bytes | memoryview) -> None:
         """Put *records* into the ring, the first at *sequence*."""
-        if not records:
+        size = len(records)
+        if size == 0:
             return
         start = sequence % self._slots * TICK_BYTES
-        fits = min(len(records), len(self._ring) - start)
-        self._ring[start : start + fits] = records[:fits]
-        self._ring[: len(records) - fits] = records[fits:]
+        end = start + size
+        if end <= self._ring_bytes:
+            self._ring[start:end] = records
+        else:
+            fits = self._ring_bytes - start
+            self._ring[start:] = records[:fits]
+            self._ring[: size - fits] = records[fits:]
 
     def _read(self, sequence: int, ticks: int) -> bytes:
         """Copy *ticks* records out of the ring, the first at *sequence*."""
         if ticks == 0:
             return b""
         start, size = sequence % self._slots * TICK_BYTES, ticks * TICK_BYTES
-        fits = min(size, len(self._ring) - start)
-        if fits == size:
-            return bytes(self._ring[start : start + size])
-        return bytes(self._ring[start:]) + bytes(self._ring[: size - fits])
+        end = start + size
+        if end <= self._ring_bytes:
+            return bytes(self._ring[start:end])
+        return bytes(self._ring[start:]) + bytes(self._ring[: end - self._ring_bytes])

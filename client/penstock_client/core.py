@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from penstock.v1 import prediction_pb2 as pb
 from penstock_client import wire
+from penstock_client.bell import Bell
 from penstock_client.bookkeeping import Ledger
 from penstock_client.errors import (
     ConnectFailed,
@@ -60,7 +61,7 @@ class SessionCore:
         self._welcome: pb.Welcome | None = None
         self._token = b""
         self._stream: Stream | None = None
-        self._work = asyncio.Event()  # Something for the writer: ticks, room, a heartbeat, the end.
+        self._work = Bell()  # Something for the writer: ticks, room, a heartbeat, the end.
         self._heartbeat_due = self._draining = self._paused = False
         self._finishing = self._closing = self._said_goodbye = False
         self._pulse: Pulse | None = None
@@ -68,6 +69,7 @@ class SessionCore:
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
+        self._usable = False  # Whether check_usable() would pass: looked at for every send.
         self.ended = asyncio.Event()
         self.reconnects = 0
 
@@ -104,21 +106,24 @@ class SessionCore:
         loop = asyncio.get_running_loop()
         opened_s = loop.time()
         stream = await self._open_first(opened_s)
+        self._stream = stream
         self._supervisor = loop.create_task(self._supervise(stream), name="penstock session")
+        self._usable = True
         if self._settings.deadline_s is not None:
             self._deadline_timer = loop.call_at(opened_s + self._settings.deadline_s, self._expire)
 
-    def accept(self, records: memoryview) -> int:
+    def accept(self, records: bytes | memoryview) -> int:
         """Take as many ticks as there is room for and return how many that is; they are sent as soon as may be.
 
         Raises:
             LocalUsageError: not open, or finish() or close() was called.
             PenstockError: what ended the session.
         """
-        self.check_usable()
+        if not self._usable:
+            self.check_usable()
         taken = self._ledger.accept(records)
         if taken:
-            self._work.set()
+            self._work.ring()
         return taken
 
     def check_usable(self) -> None:
@@ -138,19 +143,19 @@ class SessionCore:
         """
         if self._supervisor is None:
             raise LocalUsageError("the session must be open first: enter it with 'with', or call open()")
-        self._finishing = True
-        self._work.set()
+        self._finishing, self._usable = True, False
+        self._work.ring()
         await self.ended.wait()
         if self._failure is not None:
             raise self._failure
 
     async def close(self) -> None:
         """End the session within a bound; ticks without an answer get none. Does nothing the second time."""
-        self._closing = True
+        self._closing, self._usable = True, False
         self._mailbox.abandon()
         if self._supervisor is None or self._supervisor.done():
             return
-        self._work.set()
+        self._work.ring()
         try:
             if self._stream is not None:
                 await asyncio.wait([self._supervisor], timeout=CLOSE_GRACE_S)
@@ -170,7 +175,7 @@ class SessionCore:
                 return await self._open_stream(max(left_s, LOOK_AGAIN_S_MIN), first=True)
             except StreamEnded as end:
                 if not end.again:
-                    raise end.refusal() from end
+                    raise end.refusal() from None
                 delay_s = self._backoff.next_delay_s()
                 if self._settings.reconnect is None or loop.time() + delay_s >= opened_s + limit_s:
                     raise ConnectFailed(
@@ -250,6 +255,7 @@ class SessionCore:
         finally:
             if self._deadline_timer is not None:
                 self._deadline_timer.cancel()
+            self._usable = False
             self.ended.set()
             self._mailbox.close(self._failure)
             self._on_room()
@@ -278,8 +284,8 @@ class SessionCore:
             except StreamEnded as again:
                 # A limit of the daemon may be taken up by what others lost: it frees itself with time.
                 if not again.again and again.code != "RESOURCE_EXHAUSTED":
-                    raise again.refusal() from again
-                end = again
+                    raise again.refusal() from None
+                end = again.with_traceback(None)
         return None
 
     @property
@@ -289,6 +295,7 @@ class SessionCore:
 
     def _expire(self) -> None:
         """End the session: its deadline has come."""
+        self._usable = False
         self._failure = DeadlineExceeded(
             f"the session's deadline_s={self._settings.deadline_s} has passed: "
             f"{self._ledger.unanswered} ticks have no answer"
@@ -303,7 +310,7 @@ class SessionCore:
         loop = asyncio.get_running_loop()
         self._stream = stream
         self._heartbeat_due = self._draining = False
-        self._work.set()
+        self._work.ring()
         interval_s = self.welcome.heartbeat_interval_ns / 1e9
         self._pulse = Pulse.start(interval_s, loop.time()) if interval_s > 0 else None
         if self._pulse is not None:
@@ -324,18 +331,19 @@ class SessionCore:
 
     async def _read_all(self, stream: Stream) -> StreamEnded:
         """Handle every message of *stream* until its end."""
+        now_s = asyncio.get_running_loop().time
         while True:
             try:
                 data = await stream.read()
             except StreamEnded as end:
                 if not end.again:
-                    raise end.refusal() from end
-                return end
+                    raise end.refusal() from None
+                return end.with_traceback(None)  # Its frames would keep the connection.
             received_ns = time.time_ns()
             if data is None:
                 return StreamEnded("OK", "the daemon is draining" if self._draining else "the daemon closed the stream")
             if self._pulse is not None:
-                self._pulse.received_s = asyncio.get_running_loop().time()
+                self._pulse.received_s = now_s()
             self._handle(wire.response(data), received_ns)
             if self._mailbox.full:
                 self._paused = True
@@ -347,15 +355,16 @@ class SessionCore:
         kind = response.WhichOneof("message")
         if kind == "predictions":
             batch = wire.batch(response.predictions, received_ns)
-            self._ledger.answer(batch.predictions["sequence"], [error.sequence for error in batch.errors])
-            self._backoff.progress()
-            if len(batch.predictions) or batch.errors:
-                self._mailbox.put(batch)
+            refused = [error.sequence for error in batch.errors] if batch.errors else []
+            self._ledger.answer(batch.predictions["sequence"], refused)
+            if self._backoff.attempts:
+                self._backoff.progress()
+            self._mailbox.put(batch)
             self._on_room()
         elif kind == "heartbeat":
             if not self._ledger.unanswered:
                 self._backoff.progress()
-            return
+            return  # Nothing that the writer waits for has changed.
         elif kind == "rebuild_progress":
             self._ledger.rebuild_progress(response.rebuild_progress.ticks)
         elif kind == "goodbye":
@@ -364,7 +373,7 @@ class SessionCore:
         else:
             raise DaemonProtocolError(f"the daemon must not send {_kind(response)} after Welcome")
         if self._ledger.has_more or self._finishing:
-            self._work.set()
+            self._work.ring()
 
     async def _write_all(self, stream: Stream) -> None:
         """Send whatever has gathered, again and again, until the session says Goodbye or the stream ends."""
@@ -379,7 +388,6 @@ class SessionCore:
                 elif self._heartbeat_due:
                     data = wire.heartbeat()
                 else:
-                    self._work.clear()
                     await self._work.wait()
                     continue
                 self._heartbeat_due = False
@@ -413,7 +421,7 @@ class SessionCore:
             return
         if send:
             self._heartbeat_due = True
-            self._work.set()
+            self._work.ring()
         self._beat_timer = loop.call_at(max(self._pulse.due_s, now_s + LOOK_AGAIN_S_MIN), self._beat)
 
 

@@ -16,9 +16,6 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from penstock.v1 import prediction_pb2 as pb
 from penstock.v1.records import TICK_BYTES
 from penstock_client.batches import Batch
@@ -28,7 +25,7 @@ from penstock_client.instruments import Instrument, Pace
 from penstock_client.mailbox import TaskMailbox
 from penstock_client.reconnect import ReconnectPolicy
 from penstock_client.settings import CONNECT_DEADLINE_S, Settings, checked_settings
-from penstock_client.ticks import checked_records
+from penstock_client.ticks import Ticks, checked_records
 
 UNREAD_PATIENCE_S = 30.0  # A send that waits on a full mailbox nobody empties for so long is a mistake.
 
@@ -127,11 +124,11 @@ class Session:
         """How often the connection was lost and regained."""
         return self._core.reconnects
 
-    async def send(self, ticks: NDArray[np.void] | bytes | bytearray | memoryview) -> int:
+    async def send(self, ticks: Ticks) -> int:
         """Queue *ticks* and return the sequence of the first; waits only while in_flight_max is reached.
 
         What is queued goes out as soon as the last write is done. Where the wait is cancelled, the ticks taken so far
-        stay taken: next_sequence tells how many. *ticks* must not be changed before the call returns.
+        stay taken: next_sequence tells how many.
 
         Args:
             ticks: shape (ticks,), dtype TICK_DTYPE; or bytes of consecutive 80-byte records.
@@ -141,15 +138,21 @@ class Session:
             PenstockError: what ended the session.
         """
         records = checked_records(ticks)
-        async with self._sending:
+        if not self._sending.locked():
             first = self._core.next_sequence
             taken = self._core.accept(records) * TICK_BYTES
-            while taken < len(records):
-                await self._wait_for_room()
-                taken += self._core.accept(records[taken:]) * TICK_BYTES
+            if taken == len(records):
+                return first
+            records = records[taken:]
+            async with self._sending:
+                await self._send_rest(memoryview(records))
+            return first
+        async with self._sending:
+            first = self._core.next_sequence
+            await self._send_rest(memoryview(records))
         return first
 
-    def try_send(self, ticks: NDArray[np.void] | bytes | bytearray | memoryview) -> int:
+    def try_send(self, ticks: Ticks) -> int:
         """Queue as many of *ticks* as there is room for now and return how many; 0 also while a send() is waiting.
 
         Raises:
@@ -182,6 +185,13 @@ class Session:
             PenstockError: what ended the session before that.
         """
         await self._core.finish()
+
+    async def _send_rest(self, records: memoryview) -> None:
+        """Queue *records* piece by piece, as room comes."""
+        taken = self._core.accept(records) * TICK_BYTES
+        while taken < len(records):
+            await self._wait_for_room()
+            taken += self._core.accept(records[taken:]) * TICK_BYTES
 
     async def _wait_for_room(self) -> None:
         """Wait until ticks were answered or the session has ended."""

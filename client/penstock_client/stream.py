@@ -4,7 +4,8 @@
     after StreamEnded, or read() returning None, the stream only remains to be closed
 
 grpc.aio reports a stream's end in several ways (AioRpcError, InvalidStateError, and CancelledError where the call was
-cancelled on this side); here it is StreamEnded, and CancelledError means that the task was cancelled.
+cancelled on this side); here it is StreamEnded, and CancelledError means that the task was cancelled. It is raised
+outside the handlers, without gRPC's exception behind it: that one holds on to its call, and so to the connection.
 """
 
 from __future__ import annotations
@@ -62,12 +63,14 @@ class Stream:
         try:
             data = await self._call.read()
         except grpc.RpcError as exc:
-            raise ended_by(exc) from exc
+            end = ended_by(exc)
         except asyncio.CancelledError:
             if _task_is_cancelled():
                 raise
-            raise StreamEnded("CANCELLED", self._given_up or _LOCAL_CANCEL) from None
-        return None if data is grpc.aio.EOF else data
+            end = StreamEnded("CANCELLED", self._given_up or _LOCAL_CANCEL)
+        else:
+            return None if data is grpc.aio.EOF else data
+        raise end
 
     async def write(self, data: bytes) -> None:
         """Send one message and wait until the transport has taken it.
@@ -78,13 +81,16 @@ class Stream:
         try:
             await self._call.write(data)
         except grpc.RpcError as exc:
-            raise ended_by(exc) from exc
+            end = ended_by(exc)
         except asyncio.InvalidStateError as exc:
-            raise StreamEnded("UNAVAILABLE", f"the stream has ended: {exc}") from exc
+            end = StreamEnded("UNAVAILABLE", f"the stream has ended: {exc}")
         except asyncio.CancelledError:
             if _task_is_cancelled():
                 raise
-            raise StreamEnded("CANCELLED", self._given_up or _LOCAL_CANCEL) from None
+            end = StreamEnded("CANCELLED", self._given_up or _LOCAL_CANCEL)
+        else:
+            return
+        raise end
 
     async def done_writing(self) -> None:
         """Say that nothing more will be sent.

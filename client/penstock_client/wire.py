@@ -9,10 +9,11 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from penstock.v1 import prediction_pb2 as pb
-from penstock.v1.records import predictions_from_bytes
+from penstock.v1.records import PREDICTION_BYTES, PREDICTION_DTYPE
 from penstock_client.batches import Batch, TickError, TickErrorReason
 from penstock_client.bookkeeping import Outgoing
 from penstock_client.errors import DaemonProtocolError
@@ -95,9 +96,10 @@ def batch(message: pb.PredictionBatch, received_ns: int) -> Batch:
     Raises:
         DaemonProtocolError: its records are not of the contract's size.
     """
-    try:
-        predictions = predictions_from_bytes(message.records)
-    except ValueError as exc:
-        raise DaemonProtocolError(f"the daemon sent a PredictionBatch that can't be read: {exc}") from exc
+    records = message.records
+    if len(records) % PREDICTION_BYTES:
+        raise DaemonProtocolError(
+            f"PredictionBatch.records must be {PREDICTION_BYTES} bytes each: the daemon sent {len(records)} bytes"
+        )
     errors = [TickError(e.sequence, _REASONS.get(e.reason, int(e.reason)), e.message) for e in message.errors]
-    return Batch(predictions, errors, message.sent_ns, received_ns)
+    return Batch(np.frombuffer(records, PREDICTION_DTYPE), errors, message.sent_ns, received_ns)
