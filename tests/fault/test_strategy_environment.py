@@ -100,6 +100,8 @@ def strategy(repository_root: Path, wheel: Path) -> Path:
         shutil.rmtree(environment, ignore_errors=True)
         base = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info[1]}"
         subprocess.run([base, "-m", "venv", "--without-pip", environment], check=True)
+        # Without an index pip speaks of a conflict; asked for one package, it says that it finds none.
+        install("--dry-run", "--ignore-installed", "--no-deps", "protobuf", environment=environment)
         install("--constraint", str(pins), str(wheel), environment=environment)
         stamp.write_text(digest, encoding="utf-8")
     else:
