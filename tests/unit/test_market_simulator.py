@@ -138,3 +138,8 @@ def test_impossible_settings_are_refused_by_name(changes: dict[str, float], sent
 def test_impossible_length_is_refused(seconds: float) -> None:
     with pytest.raises(MarketError, match="seconds must be above 0"):
         Simulator(MarketSettings(), seconds)
+
+
+def test_market_larger_than_memory_is_refused_before_it_is_made() -> None:
+    with pytest.raises(MarketError, match=r"at most 100000000 ticks: seconds=200000 at rate=1000 make about 200000000"):
+        simulate(MarketSettings(ticks_per_second=1000.0), 200_000.0)

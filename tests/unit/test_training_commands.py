@@ -154,6 +154,29 @@ def test_bad_input_is_one_sentence_and_exit_code_2_and_leaves_no_file(
     assert set(tmp_path.iterdir()) == there
 
 
+def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert main(["describe", "any.safetensors"]) == 2
+    assert "numba, which is not installed: pip install 'penstock[train]'" in capsys.readouterr().err
+
+
+def test_csv_with_a_column_mapping_can_be_trained_on(tmp_path: Path) -> None:
+    ticks = market().ticks[market().ticks["instrument_id"] == 1]
+    ticks = ticks[(ticks["bid_sz"] > 0) & (ticks["ask_sz"] > 0)]
+    rows = ["time,bid,ask,bidsize,asksize"]
+    rows += [
+        f"{one['ts_recv']},{one['bid_px'] / 1e9},{one['ask_px'] / 1e9},{one['bid_sz']},{one['ask_sz']}" for one in ticks
+    ]
+    (tmp_path / "quotes.csv").write_text("\n".join(rows) + "\n")
+    mapping = "ts_recv=time,price_unit=decimal,bid_px=bid,ask_px=ask,bid_sz=bidsize,ask_sz=asksize"
+    out = tmp_path / "quotes.safetensors"
+    assert main(["fit", str(tmp_path / "quotes.csv"), "--columns", mapping, "--out", str(out), *FIT]) == 0
+    model = load_model(out).model
+    assert "trade" not in model.features
+    assert not model.demonstration
+    assert model.training["skill"]["next"]["direction_auc"]["model"] > 0.55
+
+
 def test_output_that_nobody_reads_on_is_no_error(model: Path) -> None:
     command = f"{sys.executable} -m penstock_tuning.model.cli describe {model} --json | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)

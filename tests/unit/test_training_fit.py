@@ -14,6 +14,7 @@ from penstock_kernels.model_file import default_model, model_from_bytes, model_t
 from penstock_kernels.predictor import pack
 from penstock_tuning.market.settings import MarketSettings
 from penstock_tuning.market.simulator import Market, simulate
+from penstock_tuning.model import readouts
 from penstock_tuning.model.errors import TrainingError
 from penstock_tuning.model.fit import fit
 from penstock_tuning.model.horizons import parse_horizons
@@ -84,6 +85,17 @@ def test_market_without_signal_is_not_foretold() -> None:
     skill = fit(market_recording(free, "free"), SMALL).training["skill"]
     assert abs(skill["next"]["direction_auc"]["model"] - 0.5) < 0.05
     assert skill["next"]["return_r2"]["model"] < 0.01
+
+
+def test_rows_are_foretold_only_by_readouts_of_earlier_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reservoir far too large for its rows learns them by heart; that must show in no figure and no curve."""
+    monkeypatch.setattr(readouts, "PENALTIES", (1e-9,))
+    free = simulate(MarketSettings(seed=5, signal=0.0, instruments=1), 30.0)
+    model = fit(market_recording(free, "free"), replace(SMALL, units=512, horizons=parse_horizons("next,20ev")))
+    for index, name in enumerate(("next", "20ev")):
+        assert abs(model.training["skill"][name]["direction_auc"]["model"] - 0.5) < 0.15
+        assert model.training["skill"][name]["return_r2"]["model"] < 0.0
+        assert model.calibration[index].direction_slope < 0.3  # Above 3 for rows learnt by heart.
 
 
 def test_report_says_what_was_trained_on_and_how() -> None:

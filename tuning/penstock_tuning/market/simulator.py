@@ -26,6 +26,7 @@ from penstock_tuning.market.settings import DATASET, SECONDS_MAX, MarketError, M
 
 WORDS: Final = 20  # Random words of one candidate arrival.
 CHUNK_TICKS: Final = 65_536
+TICKS_MAX: Final = 100_000_000  # 8 GB.
 
 # Weights of an event in the excitement it brings; about 1 in the mean.
 WEIGHT_QUOTE: Final = 0.41
@@ -82,7 +83,7 @@ class Simulator:
             MarketError: *seconds* is not in (0, SECONDS_MAX].
         """
         if not 0.0 < seconds <= SECONDS_MAX:
-            raise MarketError(f"seconds must be above 0 and at most {SECONDS_MAX} (a week): seconds={seconds}")
+            raise MarketError(f"seconds must be above 0 and at most {SECONDS_MAX} (a week): seconds={seconds}; 60 is usual")
         self.settings = settings
         listings = settings.listings()
         self.instruments = [
@@ -144,9 +145,15 @@ def simulate(settings: MarketSettings, seconds: float, on_progress: Callable[[fl
         on_progress: called with the simulated seconds after each chunk.
 
     Raises:
-        MarketError: *seconds* is out of range.
+        MarketError: *seconds* is out of range, or the ticks would not fit in memory.
     """
     simulator = Simulator(settings, seconds)
+    expected = settings.ticks_per_second * seconds
+    if expected > TICKS_MAX:
+        raise MarketError(
+            f"a market must have at most {TICKS_MAX} ticks: seconds={seconds:g} at rate={settings.ticks_per_second:g} "
+            f"make about {expected:.0f}; lower either, or write several files of other seeds"
+        )
     chunks = [simulator.next()]
     while len(chunks[-1]):
         if on_progress is not None:

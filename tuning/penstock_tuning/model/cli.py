@@ -30,7 +30,7 @@ _SIMULATE_EXAMPLES: Final = """examples:
 _FIT_EXAMPLES: Final = """examples:
   penstock-train fit day.dbn.zst --out day.safetensors
   penstock-train fit *.dbn.zst --instruments BTCUSDT --units 2048 --seed 3 --name btc --model-version 2 --out btc.safetensors
-  penstock-train fit quotes.csv --columns 'ts_recv=time,bid_px=bid,ask_px=ask,bid_sz=bidsize,ask_sz=asksize' --out q.safetensors
+  penstock-train fit quotes.csv --columns ts_recv=time,time_unit=ms,bid_px=bid,ask_px=ask,price_unit=decimal --out q.safetensors
 
 horizons, 1 to 4, separated by commas:
   next        direction of the next change of the mid;   next_1ms  the same, from one millisecond on

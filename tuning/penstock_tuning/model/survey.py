@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from penstock_kernels.compiled import Float64s
 from penstock_kernels.drive import run_raw_features
-from penstock_kernels.features import FEATURE_NAMES
+from penstock_kernels.features import FEATURE_NAMES, RUNNING_WORDS
 from penstock_kernels.model import Horizon, HorizonKind
 from penstock_tuning.model.errors import TrainingError
 from penstock_tuning.model.gram import Gram
@@ -27,6 +27,7 @@ from penstock_tuning.model.settings import WINSORISED
 
 ROWS_MIN: Final = 1_000  # Labelled rows in the training segment.
 LATER_ROWS_MIN: Final = 200  # In the validation and in the test segment.
+BLOCK_TICKS: Final = 16_384
 _CONSTANT: Final = 1e-6  # A feature with less deviation, against its size, does not vary.
 
 
@@ -83,8 +84,7 @@ def survey(
         labelled = label(stream, horizons, boundaries_ns)
         counts += np.bincount(labelled.segment[labelled.segment >= 0], minlength=3)
         training = labelled.segment == TRAIN
-        raw = run_raw_features(stream.ticks)[training]
-        moments.add(np.concatenate([raw, np.ones((len(raw), 1))], axis=1).astype(np.float32))
+        _add_features(moments, stream.ticks, training)
         for index, targets in enumerate(labelled.targets):
             returns[index].add(targets.returns[training])
             moves[index] += np.bincount(targets.direction[training].astype(np.int64) + 1, minlength=3)[[0, 2]]
@@ -101,6 +101,15 @@ def survey(
         moved=tuple(float(both.sum()) / int(counts[TRAIN]) for both in moves),
         up=tuple(float(both[1]) / float(both.sum()) for both in moves),
     )
+
+
+def _add_features(moments: Gram, ticks: NDArray[np.void], training: NDArray[np.bool_]) -> None:
+    """Add the raw features and a constant 1 of the *training* rows of one stream to *moments*, block by block."""
+    running = np.zeros(RUNNING_WORDS)
+    for start in range(0, len(ticks), BLOCK_TICKS):
+        raw = run_raw_features(ticks[start : start + BLOCK_TICKS], running)
+        kept = raw[training[start : start + BLOCK_TICKS]]
+        moments.add(np.concatenate([kept, np.ones((len(kept), 1))], axis=1).astype(np.float32))
 
 
 def _check(
