@@ -56,11 +56,13 @@ class Backoff:
         self._policy = policy
         self._draw = draw
         self._lost_at_s: float | None = None
+        self._longest_s = policy.initial_s
         self.attempts = 0
 
     def progress(self) -> None:
         """Forget earlier losses: the present connection does its work."""
         self._lost_at_s = None
+        self._longest_s = self._policy.initial_s
         self.attempts = 0
 
     def remaining_s(self, now_s: float) -> float:
@@ -71,7 +73,7 @@ class Backoff:
 
     def next_delay_s(self) -> float:
         """Return how long to wait before the next attempt, which is counted."""
-        # The exponent is bounded so that a very long outage can't overflow.
-        longest_s = min(self._policy.initial_s * self._policy.factor ** min(self.attempts, 64), self._policy.max_s)
+        longest_s = self._longest_s
+        self._longest_s = min(longest_s * self._policy.factor, self._policy.max_s)
         self.attempts += 1
         return longest_s * (0.5 + 0.5 * self._draw.random())
