@@ -83,7 +83,9 @@ class Simulator:
             MarketError: *seconds* is not in (0, SECONDS_MAX].
         """
         if not 0.0 < seconds <= SECONDS_MAX:
-            raise MarketError(f"seconds must be above 0 and at most {SECONDS_MAX} (a week): seconds={seconds}; 60 is usual")
+            raise MarketError(
+                f"seconds must be above 0 and at most {SECONDS_MAX} (a week): seconds={seconds}; 60 is usual"
+            )
         self.settings = settings
         listings = settings.listings()
         self.instruments = [
