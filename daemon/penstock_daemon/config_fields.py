@@ -76,6 +76,12 @@ class EngineConfig:
         Between(1, 4096),
         "Most ticks taken from one session before the engine looks at the next: a burst of one delays others this much.",
     ] = 64
+    assist_max: Annotated[
+        int,
+        Between(0, 4096),
+        "With idle = block: a message of at most this many ticks is predicted by the event loop itself while the engine "
+        "sleeps, which saves two hand-overs between threads. 0 leaves every tick to the engine.",
+    ] = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 from penstock.v1.records import TICK_BYTES, TICK_DTYPE, TICK_LENGTH_WORDS, TICK_RTYPE, UNDEFINED_PRICE, Clock
 from penstock_daemon import engine_loop, rings
 from penstock_daemon import engine_memory as memory
-from penstock_daemon.engine_memory import Command, EngineSizes, Histograms, Idle
+from penstock_daemon.engine_memory import Command, EngineSizes, Idle
+from penstock_daemon.entry import bind
 from penstock_host import affinity
 from penstock_kernels.predictor import PackedModel
 
@@ -43,6 +45,8 @@ class EngineSettings:
         nap_ns: length of a nap, for SPIN_THEN_SLEEP.
         batch_max: ticks of one source between two looks at the others.
         budget_ns, stale_ns: bounds of the flags LATE and STALE.
+        assist_max: batches up to this many ticks are predicted by who publishes them while the engine sleeps; only
+            for BLOCK, and 0 for never.
         cpus: where the thread may run; empty leaves it as it is.
     """
 
@@ -52,6 +56,7 @@ class EngineSettings:
     batch_max: int = 64
     budget_ns: int = 5_000_000
     stale_ns: int = 6_000_000
+    assist_max: int = 0
     cpus: frozenset[int] = frozenset()
 
 
@@ -69,7 +74,14 @@ class Engine:
         self.arena, self.buffers = memory.allocate(sizes)
         self.engine_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.loop_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.histograms = Histograms(self.buffers.histograms, self.buffers.totals)
+        self.assisted = 0  # Ticks of the last batch that were predicted where it was published.
+        # The dispatchers stand in until ``compile`` binds them.
+        self._publish: Callable[..., Any] = rings.publish_ticks
+        self._waiting: Callable[..., Any] = rings.waiting_answers
+        self._release: Callable[..., Any] = rings.release_answers
+        self._found: Callable[..., Any] = rings.sources_with_answers
+        self._word: Callable[..., Any] = rings.shared_word
+        self._arm: Callable[..., Any] = rings.arm_loop
         self.thread_id = 0
         self._thread: threading.Thread | None = None
         self._failure: OSError | None = None
@@ -112,15 +124,15 @@ class Engine:
         buffers.words[memory.STOP] = 1
         engine_loop.run(buffers)
         buffers.words[memory.STOP] = 0
-        records = np.frombuffer(bytes(TICK_BYTES), TICK_DTYPE)
+        records = np.frombuffer(bytes(TICK_BYTES), TICK_DTYPE)  # Malformed: nothing is written.
         nobody = np.zeros(1, np.int64)
-        self.publish_ticks(WARM_UP_SOURCE, records, 0, False, nobody, nobody, 0)  # Malformed: nothing is written.
-        rings.waiting_answers(buffers.cursors, buffers.prediction_slots, WARM_UP_SOURCE, 1)
-        self.release_answers(WARM_UP_SOURCE, memory.PATH_GRPC, False, 0)
-        self.command_state()
-        rings.sources_with_answers(buffers.cursors, np.zeros(self.sizes.sources, np.int64))
+        self._publish = bind(rings.publish_ticks, buffers, 0, records, 0, 0, nobody, nobody, 0, 0, 0, 0)
+        self._waiting = bind(rings.waiting_answers, buffers, 0, 1)
+        self._release = bind(rings.release_answers, buffers, 0, 0, 0, 0, 0)
+        self._found = bind(rings.sources_with_answers, buffers, np.zeros(self.sizes.sources, np.int64))
+        self._word = bind(rings.shared_word, buffers.words, 0)
+        self._arm = bind(rings.arm_loop, buffers.words)  # The loop looks once more for it, no harm.
         rings.set_shared_word(buffers.words, memory.STOP, 0)
-        rings.arm_loop(buffers.words)  # A signal that nobody waits for yet only makes the loop look once more.
 
     def start(self) -> None:
         """Start the thread, pinned where the settings say so.
@@ -225,56 +237,49 @@ class Engine:
         instrument_ids: NDArray[np.int64],
         instrument_states: NDArray[np.int64],
         received_ns: int,
+        *,
+        assist: bool = False,
     ) -> int:
-        """Put ticks into a source's ring; see ``rings.publish_ticks``."""
-        buffers = self.buffers
-        return int(
-            rings.publish_ticks(
-                buffers.words,
-                buffers.settings,
-                buffers.cursors,
-                buffers.tick_slots,
-                source,
-                records,
-                first_sequence,
-                1 if rebuild else 0,
-                instrument_ids,
-                instrument_states,
-                received_ns,
-                0,
-                int(Clock.USER),
-            )
+        """Put ticks into a source's ring; see ``rings.publish_ticks``.
+
+        Args:
+            assist: predict them here and now if they are few and the engine sleeps; ``assisted`` then says how many.
+        """
+        result, self.assisted = self._publish(
+            self.buffers,
+            source,
+            records,
+            first_sequence,
+            1 if rebuild else 0,
+            instrument_ids,
+            instrument_states,
+            received_ns,
+            0,
+            int(Clock.USER),
+            self.settings.assist_max if assist else 0,
         )
+        return int(result)
 
     def answers(self, source: int, limit: int) -> tuple[int, int, bool]:
         """Look at a source's waiting answers; see ``rings.waiting_answers``."""
-        place, count, special = rings.waiting_answers(
-            self.buffers.cursors, self.buffers.prediction_slots, source, limit
-        )
-        return int(place), int(count), bool(special)
+        place, count, special = self._waiting(self.buffers, source, limit)
+        return place, count, special
 
     def release_answers(self, source: int, path: int, bulk: bool, count: int, *, repeated: int = 0) -> int:
         """Give answers' slots back; see ``rings.release_answers``."""
-        buffers = self.buffers
-        return int(
-            rings.release_answers(
-                buffers.words,
-                buffers.settings,
-                buffers.cursors,
-                buffers.tick_slots,
-                buffers.prediction_slots,
-                self.histograms,
-                source,
-                path,
-                1 if bulk else 0,
-                count,
-                repeated,
-            )
-        )
+        return int(self._release(self.buffers, source, path, 1 if bulk else 0, count, repeated))
+
+    def sources_with_answers(self, found: NDArray[np.int64]) -> int:
+        """List the sources whose rings hold answers; see ``rings.sources_with_answers``."""
+        return int(self._found(self.buffers, found))
+
+    def arm_loop(self) -> None:
+        """Ask the engine to signal the loop at its next answer."""
+        self._arm(self.buffers.words)
 
     def cursor(self, source: int, which: int) -> int:
         """Return a source's cursor, such as TICK_PUBLISHED."""
-        return int(rings.shared_word(self.buffers.cursors, memory.cursor(source, which)))
+        return int(self._word(self.buffers.cursors, memory.cursor(source, which)))
 
     def reset_source(self, source: int) -> None:
         """Set a closed source's cursors to 0: the engine has applied its CLOSE_SOURCE."""
@@ -299,7 +304,7 @@ class Engine:
         self._row[:] = 0
         self._row[0] = kind
         self._row[1 : 1 + len(arguments)] = arguments
-        number = int(rings.publish_command(self.buffers.words, self.buffers.settings, self.buffers.control, self._row))
+        number = int(rings.publish_command(self.buffers, self._row))
         if number == rings.NO_SLOT:
             raise EngineError(f"the control ring is full: slots={memory.CONTROL_SLOTS}")
         return number + 1
@@ -308,8 +313,8 @@ class Engine:
         """Return how many commands were given and how many are applied."""
         words = self.buffers.words
         return (
-            int(rings.shared_word(words, memory.CONTROL_PUBLISHED)),
-            int(rings.shared_word(words, memory.CONTROL_CONSUMED)),
+            int(self._word(words, memory.CONTROL_PUBLISHED)),
+            int(self._word(words, memory.CONTROL_CONSUMED)),
         )
 
     def wait_applied(self, commands: int, timeout_s: float = 5.0) -> None:

@@ -3,7 +3,7 @@
     tick_slots        written by the source, read by the engine     cursors TICK_PUBLISHED, TICK_CONSUMED
     prediction_slots  written by the engine, read by the egress     cursors PREDICTION_PUBLISHED, PREDICTION_CONSUMED
     control           written by the event loop, read by the engine words CONTROL_PUBLISHED, CONTROL_CONSUMED
-    states, running, seen, journal, source_table                    the engine alone
+    states, running, seen, journal, source_table                    the owner alone: who holds the word OWNER
     model slots       written by the event loop while no session and no command names the slot
 
 Every ring is single-producer single-consumer; a cursor counts records since the source was opened, only grows, and has
@@ -13,6 +13,9 @@ one writer and a cache line of its own. The slot of record ``n`` is ``n & (slots
     tick ring: published - consumed <= in_flight_max; the prediction ring has the same number of slots, so that the
     engine finds room for every tick it takes, and the last in_flight_max answers can be sent again after a lost
     connection
+
+The owner is the engine thread, except while it sleeps (Idle.BLOCK): then a producer may take the ownership with one
+compare-and-swap, predict its own few ticks, and give it back (see ``engine_loop.assist``).
 
 While a source is closed its cursors belong to the event loop, which sets them to 0 before it opens the source again.
 """
@@ -52,7 +55,9 @@ SLEEPS: Final = 10 * WORDS_PER_LINE  # Engine: how often it slept.
 WAKES: Final = 11 * WORDS_PER_LINE  # Engine: how often it signalled the loop.
 LATE: Final = 12 * WORDS_PER_LINE  # Engine: predictions flagged LATE.
 STALE: Final = 13 * WORDS_PER_LINE  # Engine: predictions flagged STALE.
-SHARED_WORDS: Final = 14 * WORDS_PER_LINE
+OWNER: Final = 14 * WORDS_PER_LINE  # 1 while somebody has the states: the engine, or a producer that helps it.
+ASSISTED: Final = 15 * WORDS_PER_LINE  # Owner: ticks that producers predicted while the engine slept.
+SHARED_WORDS: Final = 16 * WORDS_PER_LINE
 
 # --- Cursors of a source --------------------------------------------------------------------------------------------
 
@@ -238,13 +243,6 @@ class Buffers(NamedTuple):
     forecasts: NDArray[np.float32]  # (HORIZONS_MAX, 4): outputs of the tick under way
     histograms: NDArray[np.int64]  # (PATHS, PACES, STAGES, BUCKETS)
     totals: NDArray[np.int64]  # (PATHS, PACES, STAGES, TOTALS)
-
-
-class Histograms(NamedTuple):
-    """The part of Buffers that counts durations."""
-
-    histograms: NDArray[np.int64]
-    totals: NDArray[np.int64]
 
 
 def allocate(sizes: EngineSizes) -> tuple[Arena, Buffers]:

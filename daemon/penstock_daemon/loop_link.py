@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from penstock_daemon import rings
 from penstock_daemon.engine import Engine
 
 
@@ -67,9 +66,8 @@ class LoopLink:
         self._look()
 
     def _look(self) -> None:
-        buffers = self._engine.buffers
-        rings.arm_loop(buffers.words)
-        for index in range(rings.sources_with_answers(buffers.cursors, self._found)):
+        self._engine.arm_loop()
+        for index in range(self._engine.sources_with_answers(self._found)):
             listener = self._listeners.get(int(self._found[index]))
             if listener is not None:
                 listener()

@@ -54,6 +54,18 @@ def store_release(_typing: Any, array: Any, _index: Any, _value: Any) -> Any:
 
 
 @intrinsic
+def compare_and_swap(_typing: Any, array: Any, _index: Any, _expected: Any, _value: Any) -> Any:
+    """Set ``array[index] = value`` if it is *expected*, as one step. Returns whether it was. array: int64, 1-D."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], arguments[0], arguments[1])
+        found = builder.cmpxchg(pointer, arguments[2], arguments[3], "acq_rel", "acquire")
+        return builder.extract_value(found, 1)
+
+    return types.boolean(array, types.intp, types.int64, types.int64), generate
+
+
+@intrinsic
 def fence(_typing: Any) -> Any:
     """Order every store before this point ahead of every load after it (sequentially consistent)."""
 

@@ -289,6 +289,8 @@ class PredictionService:
                     if recording is not None:
                         records = session.accepted_records(request.ticks, taken)
                         recording.append(records, rebuild=request.ticks.purpose == pb.PURPOSE_REBUILD)
+                    if session.wake.is_set():
+                        await asyncio.sleep(0)  # The answers are there: they go out before the next read begins.
                 elif kind == "heartbeat":
                     continue
                 elif kind == "goodbye":

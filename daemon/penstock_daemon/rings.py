@@ -15,7 +15,7 @@ from numba import njit
 
 from penstock.v1.records import TICK_LENGTH_WORDS, TICK_RTYPE, Stage
 from penstock_daemon import engine_memory as memory
-from penstock_daemon.engine_loop import record_duration
+from penstock_daemon.engine_loop import assist, record_duration
 from penstock_daemon.native import clock_ns, eventfd_signal, fence, load_acquire, store_release
 
 # What publish_ticks returns instead of a count of refusals.
@@ -35,20 +35,17 @@ TIME_END: Final = 2**63  # ts_recv from here on is undefined, or after the year 
 
 
 @_compile
-def wake_engine(words: Any, settings: Any) -> None:
-    """Signal the engine if it sleeps; to be called after publishing."""
+def wake_engine(m: Any) -> None:
+    """Signal the engine if it sleeps; to be called after publishing. m: Buffers."""
     fence()
-    if load_acquire(words, memory.SLEEPING) != 0:
-        store_release(words, memory.SLEEPING, 0)
-        eventfd_signal(np.int32(settings[memory.ENGINE_EVENT]))
+    if load_acquire(m.words, memory.SLEEPING) != 0:
+        store_release(m.words, memory.SLEEPING, 0)
+        eventfd_signal(np.int32(m.settings[memory.ENGINE_EVENT]))
 
 
 @_compile
 def publish_ticks(
-    words: Any,
-    settings: Any,
-    cursors: Any,
-    tick_slots: Any,
+    m: Any,
     source: int,
     records: Any,
     first_sequence: int,
@@ -58,11 +55,12 @@ def publish_ticks(
     received_ns: int,
     wire_ns: int,
     clock: int,
-) -> int:
-    """Put a batch of ticks into a source's ring and wake the engine.
+    assist_max: int,
+) -> tuple[int, int]:
+    """Put a batch of ticks into a source's ring, and see that they are predicted.
 
     Args:
-        words, settings, cursors, tick_slots: of Buffers; the source's slots and cursor TICK_PUBLISHED are overwritten.
+        m: Buffers; the source's slots and its cursor TICK_PUBLISHED are overwritten.
         source: whose ring.
         records: shape (ticks,), TICK_DTYPE.
         first_sequence: of the first tick; the others follow.
@@ -72,24 +70,25 @@ def publish_ticks(
         received_ns: first stamp, monotonic.
         wire_ns: stamp of kernel or NIC, Unix, 0 for none.
         clock: which clock the first stamp is of.
+        assist_max: a batch of at most this many is predicted here and now, if the engine sleeps.
 
     Returns:
-        How many of the ticks are refused, each of which is answered with its reason; or NO_SLOT; or MALFORMED minus the
-        index of the first record that is no mbp-1 record.
+        First, how many of the ticks are refused, each of which is answered with its reason; or NO_SLOT; or MALFORMED
+        minus the index of the first record that is no mbp-1 record. Second, how many are answered already.
     """
     count = records.shape[0]
     for index in range(count):
         if records[index].rtype != TICK_RTYPE or records[index].length != TICK_LENGTH_WORDS:
-            return MALFORMED - index
+            return MALFORMED - index, 0
     base = source * memory.CURSOR_WORDS
-    published = cursors[base + memory.TICK_PUBLISHED]
-    slots = tick_slots.shape[1]
-    if published + count - load_acquire(cursors, base + memory.TICK_CONSUMED) > slots:
-        return NO_SLOT
+    published = m.cursors[base + memory.TICK_PUBLISHED]
+    slots = m.tick_slots.shape[1]
+    if published + count - load_acquire(m.cursors, base + memory.TICK_CONSUMED) > slots:
+        return NO_SLOT, 0
     refused = 0
     for index in range(count):
         record = records[index]
-        slot = tick_slots[source, (published + index) & (slots - 1)]
+        slot = m.tick_slots[source, (published + index) & (slots - 1)]
         slot.length = record.length
         slot.rtype = record.rtype
         slot.publisher_id = record.publisher_id
@@ -138,14 +137,16 @@ def publish_ticks(
         slot.clock = clock
     ringed_ns = clock_ns(_MONOTONIC)
     for index in range(count):
-        tick_slots[source, (published + index) & (slots - 1)].ringed_ns = ringed_ns
-    store_release(cursors, base + memory.TICK_PUBLISHED, published + count)
-    wake_engine(words, settings)
-    return refused
+        m.tick_slots[source, (published + index) & (slots - 1)].ringed_ns = ringed_ns
+    store_release(m.cursors, base + memory.TICK_PUBLISHED, published + count)
+    if count <= assist_max:
+        return refused, assist(m, source)
+    wake_engine(m)
+    return refused, 0
 
 
 @_compile
-def waiting_answers(cursors: Any, prediction_slots: Any, source: int, limit: int) -> tuple[int, int, bool]:
+def waiting_answers(m: Any, source: int, limit: int) -> tuple[int, int, bool]:
     """Look at the answers that wait in a source's ring.
 
     Returns:
@@ -153,37 +154,24 @@ def waiting_answers(cursors: Any, prediction_slots: Any, source: int, limit: int
         them is not a prediction (a refusal, or a rebuild tick).
     """
     base = source * memory.CURSOR_WORDS
-    consumed = cursors[base + memory.PREDICTION_CONSUMED]
-    slots = prediction_slots.shape[1]
+    consumed = m.cursors[base + memory.PREDICTION_CONSUMED]
+    slots = m.prediction_slots.shape[1]
     place = consumed & (slots - 1)
-    count = min(load_acquire(cursors, base + memory.PREDICTION_PUBLISHED) - consumed, limit, slots - place)
+    count = min(load_acquire(m.cursors, base + memory.PREDICTION_PUBLISHED) - consumed, limit, slots - place)
     special = False
     for index in range(count):
-        if prediction_slots[source, place + index].flags & _SPECIAL:
+        if m.prediction_slots[source, place + index].flags & _SPECIAL:
             special = True
     return place, count, special
 
 
 @_compile
-def release_answers(
-    words: Any,
-    settings: Any,
-    cursors: Any,
-    tick_slots: Any,
-    prediction_slots: Any,
-    histograms: Any,
-    source: int,
-    path: int,
-    bulk: int,
-    count: int,
-    repeated: int,
-) -> int:
+def release_answers(m: Any, source: int, path: int, bulk: int, count: int, repeated: int) -> int:
     """Give *count* answers' slots back to the engine and count their EGRESS and TOTAL stages as ended now.
 
     Args:
-        words, settings, cursors: of Buffers; the source's cursor PREDICTION_CONSUMED is overwritten.
-        tick_slots, prediction_slots: of Buffers, read. A tick's slot is not used again before its answer is gone.
-        histograms: (histograms, totals) of Buffers in a Histograms tuple; the rows EGRESS and TOTAL are overwritten.
+        m: Buffers; the source's cursor PREDICTION_CONSUMED and the histogram rows EGRESS and TOTAL are overwritten. A
+            tick's slot is not used again before its answer is gone.
         source, path, bulk: whose, and which rows.
         count: how many.
         repeated: of these, how many from the first on were handed over before: they are not counted again.
@@ -193,21 +181,22 @@ def release_answers(
     """
     now_ns = clock_ns(_MONOTONIC)
     base = source * memory.CURSOR_WORDS
-    consumed = cursors[base + memory.PREDICTION_CONSUMED]
-    slots = prediction_slots.shape[1]
+    consumed = m.cursors[base + memory.PREDICTION_CONSUMED]
+    slots = m.prediction_slots.shape[1]
     for index in range(repeated, count):
         place = (consumed + index) & (slots - 1)
-        answer = prediction_slots[source, place]
+        answer = m.prediction_slots[source, place]
         if answer.flags & _SPECIAL:
             continue
-        total_ns = now_ns - tick_slots[source, place].received_ns
+        total_ns = now_ns - m.tick_slots[source, place].received_ns
         made_ns = np.int64(0)
         for stage in range(answer.stage_ns.shape[0]):
             made_ns += np.int64(answer.stage_ns[stage])
-        record_duration(histograms, path, bulk, _EGRESS, total_ns - made_ns)
-        record_duration(histograms, path, bulk, _TOTAL, total_ns)
-    store_release(cursors, base + memory.PREDICTION_CONSUMED, consumed + count)
-    wake_engine(words, settings)
+        record_duration(m, path, bulk, _EGRESS, total_ns - made_ns)
+        record_duration(m, path, bulk, _TOTAL, total_ns)
+    store_release(m.cursors, base + memory.PREDICTION_CONSUMED, consumed + count)
+    if load_acquire(m.cursors, base + memory.TICK_CONSUMED) < m.cursors[base + memory.TICK_PUBLISHED]:
+        wake_engine(m)  # It may have had no room for the answers.
     return now_ns
 
 
@@ -219,29 +208,29 @@ def arm_loop(words: Any) -> None:
 
 
 @_compile
-def sources_with_answers(cursors: Any, found: Any) -> int:
+def sources_with_answers(m: Any, found: Any) -> int:
     """List the sources whose rings hold answers. found: int64, overwritten from its start. Returns how many."""
     count = 0
     for source in range(found.shape[0]):
         base = source * memory.CURSOR_WORDS
-        published = load_acquire(cursors, base + memory.PREDICTION_PUBLISHED)
-        if published > cursors[base + memory.PREDICTION_CONSUMED]:
+        published = load_acquire(m.cursors, base + memory.PREDICTION_PUBLISHED)
+        if published > m.cursors[base + memory.PREDICTION_CONSUMED]:
             found[count] = source
             count += 1
     return count
 
 
 @_compile
-def publish_command(words: Any, settings: Any, control: Any, row: Any) -> int:
+def publish_command(m: Any, row: Any) -> int:
     """Append a command for the engine. row: int64, (CONTROL_COLUMNS,). Returns its number, or NO_SLOT."""
-    published = words[memory.CONTROL_PUBLISHED]
-    if published - load_acquire(words, memory.CONTROL_CONSUMED) >= control.shape[0]:
+    published = m.words[memory.CONTROL_PUBLISHED]
+    if published - load_acquire(m.words, memory.CONTROL_CONSUMED) >= m.control.shape[0]:
         return NO_SLOT
-    place = published & (control.shape[0] - 1)
-    for column in range(control.shape[1]):
-        control[place, column] = row[column]
-    store_release(words, memory.CONTROL_PUBLISHED, published + 1)
-    wake_engine(words, settings)
+    place = published & (m.control.shape[0] - 1)
+    for column in range(m.control.shape[1]):
+        m.control[place, column] = row[column]
+    store_release(m.words, memory.CONTROL_PUBLISHED, published + 1)
+    wake_engine(m)
     return published
 
 

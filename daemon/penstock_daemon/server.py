@@ -177,6 +177,7 @@ class Daemon:
             idle=idle,
             spin_ns=config.engine.spin_us * 1_000 if idle == Idle.SPIN_THEN_SLEEP else 0,
             batch_max=config.engine.batch_max,
+            assist_max=config.engine.assist_max if idle == Idle.BLOCK else 0,
             budget_ns=config.budget.total_us * 1_000,
             stale_ns=config.budget.stale_us * 1_000,
             cpus=self._placement.engine,

@@ -188,12 +188,21 @@ class Session:
             )
         records = ticks_from_bytes(batch.records)
         refused = self._engine.publish_ticks(
-            self.source, records, self.next_sequence, rebuild, self._ids, self._id_states, received_ns
+            self.source,
+            records,
+            self.next_sequence,
+            rebuild,
+            self._ids,
+            self._id_states,
+            received_ns,
+            assist=True,
         )
         if refused <= rings.MALFORMED:
             raise self._malformed(records, rings.MALFORMED - refused)
         assert refused != rings.NO_SLOT, "in_flight_max leaves room in the ring"
         self.published += count
+        if self._engine.assisted:
+            self.wake.set()
         if rebuild:
             self.rebuild_ticks += count
         else:
