@@ -147,7 +147,10 @@ def _drain(m: Any, source: int) -> int:
         state = tick.state
         flags = _features(header, model_constants, m.running[state], tick, model_inputs)
         features_done_ns = clock_ns(_MONOTONIC)
-        predictor.predict_step(header, model_weights, m.states[state], model_inputs, m.scratch, m.forecasts)
+        if tick.rebuild == 0:
+            predictor.predict_step(header, model_weights, m.states[state], model_inputs, m.scratch, m.forecasts)
+        else:
+            predictor.advance_step(header, model_weights, m.states[state], model_inputs, m.scratch)
         kept = m.seen[state] % m.journal_words.shape[1]
         for word in range(memory.TICK_WORDS):
             m.journal_words[state, kept, word] = m.tick_words[source, slot, word]
@@ -159,8 +162,12 @@ def _drain(m: Any, source: int) -> int:
             forecast = answer.forecasts[horizon]
             forecast.expected_return = m.forecasts[horizon, 0]
             forecast.deviation = m.forecasts[horizon, 1]
-            forecast.probability_up = np.uint16(m.forecasts[horizon, 2] * PROBABILITY_ONE + np.float32(0.5))
-            forecast.probability_down = np.uint16(m.forecasts[horizon, 3] * PROBABILITY_ONE + np.float32(0.5))
+            up = np.int64(m.forecasts[horizon, 2] * PROBABILITY_ONE + 0.5)
+            down = np.int64(m.forecasts[horizon, 3] * PROBABILITY_ONE + 0.5)
+            up = np.int64(m.forecasts[horizon, 2] * PROBABILITY_ONE + np.float32(0.5))
+            down = np.int64(m.forecasts[horizon, 3] * PROBABILITY_ONE + np.float32(0.5))
+            forecast.probability_up = up
+            forecast.probability_down = min(down, PROBABILITY_ONE - up)  # Rounded up both, they could exceed 1.
         done_ns = clock_ns(_MONOTONIC)
         age_ns = done_ns - tick.received_ns
         if bulk == 0:
@@ -227,7 +234,7 @@ def _rebuild_part(m: Any, state: int, model: int) -> bool:
     for index in range(m.rebuilt[0], last):
         tick = m.journal[state, (m.seen[state] - available + index) % depth]
         _features(header, m.constants[model], m.running[state], tick, model_inputs)
-        predictor.predict_step(header, m.weights[model], m.states[state], model_inputs, m.scratch, m.forecasts)
+        predictor.advance_step(header, m.weights[model], m.states[state], model_inputs, m.scratch)
     if last < available:
         m.rebuilt[0] = last
         return False
