@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from penstock_tuning.model.calibrate import fit_logistic
+from penstock_tuning.model.calibrate import fit_logistic, fit_slope
 from penstock_tuning.model.gram import Gram
 from penstock_tuning.model.ordered_histogram import OrderedHistogram, area_under_curve, bins_of, middles
 from penstock_tuning.model.ridge import RidgeError, apply, solve, squared_error
@@ -128,6 +128,18 @@ def test_logistic_curve_is_found_again() -> None:
     slope, offset = fit_logistic(negatives, positives)
     assert slope == pytest.approx(150.0, rel=0.03)
     assert offset == pytest.approx(-0.7, abs=0.03)
+
+
+def test_slope_through_one_half_is_found_again_whatever_the_drift_of_the_scores() -> None:
+    noise = np.random.default_rng(4)
+    scores = 0.01 * noise.standard_normal(200_000) + 0.003
+    positive = noise.random(len(scores)) < 1.0 / (1.0 + np.exp(-150.0 * scores))
+    negatives, positives = OrderedHistogram(), OrderedHistogram()
+    negatives.add(scores[~positive])
+    positives.add(scores[positive])
+    assert fit_slope(negatives, positives) == pytest.approx(150.0, rel=0.03)
+    assert fit_slope(positives, negatives) == 0.0
+    assert fit_slope(OrderedHistogram(), OrderedHistogram()) == 0.0
 
 
 def test_scores_that_mislead_or_are_missing_give_the_share_alone() -> None:

@@ -19,7 +19,7 @@ from penstock_kernels.cyclic import draw_cyclic
 from penstock_kernels.model import OUTPUTS_PER_HORIZON, Calibration, Horizon, HorizonKind, Model
 from penstock_kernels.predictor import pack
 from penstock_tuning.model import readouts as passes
-from penstock_tuning.model.calibrate import fit_logistic
+from penstock_tuning.model.calibrate import fit_logistic, fit_slope
 from penstock_tuning.model.progress import Progress, silent
 from penstock_tuning.model.rebuild import REBUILD_TICKS_MAX, measured_agreement, rebuild_ticks_of
 from penstock_tuning.model.recordings import Recordings
@@ -123,7 +123,6 @@ def _calibration(
     """Return how a horizon's outputs become a forecast, from all rows that were foretold."""
     validation, test = scores
     direction = validation.direction.plus(test.direction)
-    direction_slope, direction_offset = fit_logistic(direction.negatives, direction.positives)
     moved_slope, moved_offset = 0.0, 0.0
     if horizon.kind != HorizonKind.NEXT_MOVE:
         moved = validation.moved.plus(test.moved)
@@ -135,8 +134,8 @@ def _calibration(
     return Calibration(
         return_scale=_rounded(scale),
         deviation=_rounded(scale * (squared / rows) ** 0.5),
-        direction_slope=direction_slope,
-        direction_offset=direction_offset,
+        direction_slope=fit_slope(direction.negatives, direction.positives),
+        direction_offset=0.0,
         moved_slope=moved_slope,
         moved_offset=_rounded(moved_offset),
     )

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from penstock_kernels.model import HorizonKind
-from penstock_tuning.model.calibrate import fit_logistic
+from penstock_tuning.model.calibrate import fit_slope
 from penstock_tuning.model.labelled import SEGMENT_NAMES
 from penstock_tuning.model.readouts import Readouts
 from penstock_tuning.model.rebuild import REBUILD_TICKS_MAX, TOLERANCE
@@ -93,7 +93,7 @@ def _skill(
     kind: HorizonKind,
 ) -> dict[str, Any]:
     validation, test = scores
-    slope, offset = fit_logistic(validation.direction.negatives, validation.direction.positives)
+    slope = fit_slope(validation.direction.negatives, validation.direction.positives)
     always = kind == HorizonKind.NEXT_MOVE
     return {
         "direction_auc": {
@@ -106,7 +106,7 @@ def _skill(
             for name, (direction, imbalance) in sorted(test.by_stream.items())
         },
         "direction_log_loss": {
-            "model": _round(test.direction.log_loss(slope, offset)),
+            "model": _round(test.direction.log_loss(slope, 0.0)),
             "fair_coin": _round(test.direction.log_loss(0.0, 0.0)),
         },
         "moved_auc": None if always else _round(test.moved.auc),
