@@ -237,6 +237,10 @@ print(len(session.receive(20).predictions))
     assert (done.returncode, done.stdout, done.stderr) == (0, "3\n", "")
 
 
+@pytest.mark.skipif(
+    tuple(int(part) for part in grpc.__version__.split(".")[:2]) < (1, 85),
+    reason="an older grpcio reports the other loop's wake-ups as errors",
+)
 def test_blocking_and_async_sessions_live_in_one_process_without_noise(socket_path):
     program = f"""
 import asyncio, logging, threading
