@@ -24,7 +24,18 @@ penstock COMMAND --help tells more, with examples."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit code."""
+    """Run the command line, that of the process where *arguments* is None. Returns the exit code."""
+    code = run_command(arguments)
+    replay = sys.modules.get("penstock_client.replay")
+    if arguments is None and replay is not None and replay.left_behind():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def run_command(arguments: Sequence[str] | None) -> int:
+    """Run one command and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # A terminal without "µ" gets a question mark, not a traceback.

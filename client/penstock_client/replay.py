@@ -21,10 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.v1 import prediction_pb2 as pb
-from penstock.v1.records import PREDICTION_DTYPE
+from penstock.v1.records import PREDICTION_BYTES, PREDICTION_DTYPE, TICK_BYTES
 from penstock_client.batches import Batch, TickError
+from penstock_client.channel import checked_address, open_channel
 from penstock_client.errors import DeadlineExceeded, PenstockError
 from penstock_client.instruments import Instrument, Pace
+from penstock_client.reconnect import ReconnectPolicy
 from penstock_client.replay_schedule import MAX_SPEED, due_offsets_ns, random_splits
 from penstock_client.replay_timer import LoopTimer, tighten_timer_slack
 from penstock_client.session import Session, connect
@@ -32,8 +34,12 @@ from penstock_client.session import Session, connect
 LEAD_NS: Final = 50_000_000  # From Welcome to the first tick, for everything to be in its place.
 LOOK_S: Final = 0.25  # Between two looks at progress.
 OFFER_TICKS_MAX: Final = 8192  # At one wake-up, so that answers are read in between.
+SPLIT_GAP_NS: Final = 300_000  # Between random splits, so that each goes out alone.
 INTERRUPT_GRACE_S: Final = 2.0  # For answers under way when the user has had enough.
+WATCH_LATER_S: Final = 1.0  # A session that can't reconnect says so itself, and better, before the watch does.
 ERRORS_KEPT_MAX: Final = 1000
+
+_OPAQUE: Final = np.dtype((np.void, PREDICTION_BYTES))  # NumPy copies plain bytes 30 times faster than fields.
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class ReplayPlan:
         speed: times the market's; MAX_SPEED for as fast as the daemon takes them.
         model: its name; empty for the active one.
         client_name: in the daemon's logs.
-        timeout_s: for Welcome, and for any answer that is outstanding.
+        timeout_s: for Welcome, for a lost connection to come back, and for any answer that is outstanding.
         splits_seed: cut the ticks into batches at random places; None for natural batching.
     """
 
@@ -132,6 +138,8 @@ class ReplayRun:
         np.save(path, raw, allow_pickle=False)
 
 
+_LEFT_BEHIND: Final[list[object]] = []
+
 Look = Callable[[ReplayRun], None]
 
 
@@ -149,6 +157,7 @@ def replay(plan: ReplayPlan, look: Look | None = None) -> ReplayRun:
 async def replay_async(plan: ReplayPlan, look: Look | None = None) -> ReplayRun:
     """Replay *plan* on the running loop; see replay(). What goes wrong stands in the run's ``failure``."""
     run = ReplayRun(plan)
+    keeper = open_channel(checked_address(plan.address))
     session = connect(
         plan.address,
         instruments=plan.instruments,
@@ -156,6 +165,7 @@ async def replay_async(plan: ReplayPlan, look: Look | None = None) -> ReplayRun:
         pace=plan.pace,
         client_name=plan.client_name,
         connect_deadline_s=plan.timeout_s,
+        reconnect=ReconnectPolicy(give_up_after_s=plan.timeout_s),
     )
     replayer = _Replayer(run, session, look)
     with _Signals(replayer.interrupt):
@@ -171,7 +181,19 @@ async def replay_async(plan: ReplayPlan, look: Look | None = None) -> ReplayRun:
         finally:
             run.resumed = session.reconnects
             await session.close()
+            if run.failure is not None or run.lost:
+                _LEFT_BEHIND.append(keeper)
     return run
+
+
+def left_behind() -> bool:
+    """Whether gRPC may hold on to a daemon that reads no more: then only ``os._exit`` is sure to end the process.
+
+    gRPC gives a socket back when what it was writing to it is written. Whoever drops the last channel of a process
+    before that waits for it, with the event loop, and a daemon that hangs keeps it waiting for ever. So a replay that
+    ended badly leaves a channel behind, never used, that is not dropped.
+    """
+    return bool(_LEFT_BEHIND)
 
 
 class _Signals:
@@ -202,8 +224,9 @@ class _Replayer:
         self._run = run
         self._session = session
         self._look = look
-        self._ticks = run.plan.ticks
-        self._count = len(self._ticks)
+        self._count = len(run.plan.ticks)
+        self._records = np.ascontiguousarray(run.plan.ticks).view(np.uint8).data
+        self._kept = run.predictions.view(_OPAQUE)
         self._all_due = run.plan.speed == MAX_SPEED
         seed = run.plan.splits_seed
         self._splits = None if seed is None else random_splits(self._count, seed)
@@ -231,7 +254,7 @@ class _Replayer:
         """
         run = self._run
         self._first_sequence = self._session.next_sequence
-        offsets_ns = due_offsets_ns(self._ticks["ts_recv"], run.plan.speed)
+        offsets_ns = due_offsets_ns(run.plan.ticks["ts_recv"], run.plan.speed)
         tighten_timer_slack()
         gc.collect()
         gc.freeze()  # What the files and imports left is never looked at again while ticks flow.
@@ -277,7 +300,8 @@ class _Replayer:
                 end = due
                 if self._splits is not None and due > first:
                     end = min(due, int(self._splits[np.searchsorted(self._splits, first, side="right")]))
-                taken = self._session.try_send(self._ticks[first:end]) if end > first else 0
+                records = self._records[first * TICK_BYTES : end * TICK_BYTES]
+                taken = self._session.try_send(records) if end > first else 0
                 run.sent_ns[first : first + taken] = now_ns
                 if self._all_due:
                     run.scheduled_ns[first : first + taken] = now_ns
@@ -286,7 +310,8 @@ class _Replayer:
                 if self._held_back or self._timer is None:
                     return  # The next answers make room.
                 if end < due or (self._all_due and run.sent < self._count):
-                    self._timer.arm(now_ns)  # The session's writer and reader have their turn first.
+                    # The session's writer and reader have their turn first, and a split is not to be gathered again.
+                    self._timer.arm(now_ns if self._splits is None else now_ns + SPLIT_GAP_NS)
                     return
                 if run.sent < self._count and run.scheduled_ns[run.sent] > now_ns:
                     self._timer.arm(int(run.scheduled_ns[run.sent]))
@@ -313,7 +338,7 @@ class _Replayer:
         run = self._run
         received_ns = time.monotonic_ns() - max(time.time_ns() - batch.received_ns, 0)
         which = (batch.predictions["sequence"] - np.uint64(self._first_sequence)).astype(np.int64)
-        run.predictions[which] = batch.predictions
+        self._kept[which] = batch.predictions.view(_OPAQUE)
         run.received_ns[which] = received_ns
         run.predicted[which] = True
         for error in batch.errors:
@@ -336,7 +361,7 @@ class _Replayer:
                 self._look(run)
             if answered != run.answered or not run.lost:
                 answered, changed_s = run.answered, loop.time()
-            elif loop.time() - changed_s > run.plan.timeout_s:
+            elif loop.time() - changed_s > run.plan.timeout_s + WATCH_LATER_S:
                 raise DeadlineExceeded(
                     f"{run.lost} ticks have no answer, and none came for timeout={run.plan.timeout_s:g} s; "
                     "look at the daemon's log, or allow more with --timeout"

@@ -34,6 +34,8 @@ examples:
 exit codes: 0 done; 1 ticks were lost or a --require-... was missed; 2 bad input; 3 no daemon, or it refused;
 130 interrupted (the report of what was replayed is written all the same)"""
 
+BUSIEST_S: Final = 30.0  # What --start-busiest looks for without --seconds.
+
 
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every command that reads tick files takes."""
@@ -72,7 +74,7 @@ def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument("--seconds", type=float, metavar="S", help="this much market time, from the start of the replay")
     start = what.add_mutually_exclusive_group()
     start.add_argument(
-        "--start-busiest", action="store_true", help="start where the most ticks come in --seconds (or 30)"
+        "--start-busiest", action="store_true", help="start where the most ticks come within --seconds (or 30)"
     )
     start.add_argument(
         "--skip", type=float, default=0.0, metavar="S", help="start this much market time into the files"
@@ -90,7 +92,11 @@ def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     how.add_argument("--model", default="", metavar="NAME", help="the model wanted (default: the daemon's active one)")
     how.add_argument(
-        "--timeout", type=float, default=30.0, metavar="S", help="wait this long for Welcome and for any answer"
+        "--timeout",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="wait this long for Welcome, for a lost connection and for any answer (default: %(default)g)",
     )
     how.add_argument(
         "--batch-splits", type=int, metavar="SEED", help="cut the ticks into batches at random places, for tests"
@@ -133,8 +139,11 @@ def run_replay(options: argparse.Namespace) -> int:
     plan = plan_of(options)
     with Progress(enabled=not (options.json or options.quiet)) as progress:
         run = replay(plan, progress)
-    if run.failure is not None and not run.sent and not options.json:
-        raise run.failure  # There is nothing to report but that.
+    if not run.sent and not options.json:  # There is nothing to report but why.
+        if run.failure is not None:
+            raise run.failure
+        if run.interrupted_by is not None:
+            return signal_exit_code(run.interrupted_by)
     summary = summarise(run, options.files)
     written: list[str] = []
     problems = _missed(options, summary)
@@ -181,7 +190,7 @@ def plan_of(options: argparse.Namespace) -> ReplayPlan:
 
     from penstock_client.files import busiest_start, merge, open_ticks, select
     from penstock_client.replay import ReplayPlan
-    from penstock_client.replay_schedule import cut, parse_speed
+    from penstock_client.replay_schedule import cut, duration_ns, parse_speed
 
     speed = parse_speed(options.speed)
     for name in ("seconds", "timeout"):
@@ -203,9 +212,9 @@ def plan_of(options: argparse.Namespace) -> ReplayPlan:
     market_ns = np.maximum.accumulate(ticks["ts_recv"]) if len(ticks) else ticks["ts_recv"]
     start = 0
     if options.start_busiest:
-        start = busiest_start(market_ns, round((options.seconds or 30.0) * 1e9))
+        start = busiest_start(market_ns, duration_ns(options.seconds or BUSIEST_S))
     elif options.skip and len(ticks):
-        start = int(np.searchsorted(market_ns, market_ns[0] + np.uint64(round(options.skip * 1e9)), side="left"))
+        start = int(np.searchsorted(market_ns, market_ns[0] + np.uint64(duration_ns(options.skip)), side="left"))
     ticks = ticks[cut(ticks["ts_recv"], start, options.seconds)]
     if not len(ticks):
         raise LocalUsageError(

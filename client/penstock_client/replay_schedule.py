@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from penstock_client.errors import LocalUsageError
 
 MAX_SPEED: Final = math.inf  # Every tick is due at once; the daemon's in_flight_max holds the sender back.
+FOREVER_NS: Final = 2**62  # 146 years: later than that is never, and sums with it fit an int64.
 SPLIT_TICKS_MAX: Final = 200
 
 
@@ -45,30 +46,35 @@ def due_offsets_ns(ts_recv: NDArray[np.uint64], speed: float) -> NDArray[np.int6
         speed: how many times faster than the market; MAX_SPEED for all at once.
 
     Returns:
-        Shape (ticks,), ascending, the first 0.
+        Shape (ticks,), ascending, the first 0, none above FOREVER_NS.
     """
     if speed == MAX_SPEED or not len(ts_recv):
         return np.zeros(len(ts_recv), dtype=np.int64)
     market_ns = np.maximum.accumulate(ts_recv.astype(np.int64))
     market_ns -= market_ns[0]
     if speed == 1:
-        return market_ns
-    return np.rint(market_ns / speed).astype(np.int64)
+        return np.minimum(market_ns, FOREVER_NS)
+    return np.rint(np.minimum(market_ns / speed, FOREVER_NS)).astype(np.int64)
 
 
-def cut(ts_recv: NDArray[np.uint64], start: int, seconds: float | None) -> slice:
-    """Return the ticks from record *start* on, for *seconds* of market time; None for all of them.
+def duration_ns(seconds: float) -> int:
+    """Return *seconds* in nanoseconds, at most FOREVER_NS."""
+    return round(min(seconds * 1e9, FOREVER_NS))
+
+
+def cut(ts_recv: NDArray[np.uint64], skip: int, seconds: float | None) -> slice:
+    """Return the ticks from record *skip* on, for *seconds* of market time; None for all of them.
 
     Args:
         ts_recv: shape (ticks,), Unix nanoseconds, in the order of the replay.
-        start: a record.
-        seconds: from the first tick that is kept; a tick exactly then is left out.
+        skip: a record.
+        seconds: from the first tick that is kept; a tick exactly then is left out, the first one never.
     """
-    if seconds is None or start >= len(ts_recv):
-        return slice(start, len(ts_recv))
-    market_ns = np.maximum.accumulate(ts_recv[start:].astype(np.int64))
-    end = int(np.searchsorted(market_ns, market_ns[0] + round(seconds * 1e9), side="left"))
-    return slice(start, start + max(end, 1))
+    if seconds is None or skip >= len(ts_recv):
+        return slice(skip, len(ts_recv))
+    market_ns = np.maximum.accumulate(ts_recv[skip:])
+    end = int(np.searchsorted(market_ns, market_ns[0] + np.uint64(duration_ns(seconds)), side="left"))
+    return slice(skip, skip + max(end, 1))
 
 
 def random_splits(ticks: int, seed: int) -> NDArray[np.int64]:
