@@ -1,0 +1,187 @@
+"""One stream to a daemon, message by message, with nothing of the client library: for what that library never does.
+
+    with RawStream(address) as stream:
+        stream.hello()
+        stream.ticks(quotes(10))
+        predictions = stream.predictions(10)
+
+Nothing is read before the first ``receive``: a stream that never calls it is a client that never reads.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.v1 import prediction_pb2 as pb
+from penstock.v1 import status_pb2
+from penstock.v1.records import PREDICTION_DTYPE, predictions_from_bytes
+
+METHOD = "/penstock.v1.PredictionService/StreamPredictions"
+DETAILS_TRAILER = "grpc-status-details-bin"
+PATIENCE_S = 20.0
+
+
+@dataclass
+class StreamEndError(Exception):
+    """How the daemon ended a stream: its status, and the Fault in the trailer if there is one."""
+
+    code: str
+    message: str
+    reason: str = ""
+    field: str = ""
+    value: str = ""
+    mend: str = ""
+
+
+def hello(**changes: Any) -> pb.Hello:
+    """Return a good Hello for instrument 1; *changes* replace fields of it."""
+    fields = {"protocol_version": 1, "client_name": "raw", "instruments": instruments(1)} | changes
+    return pb.Hello(**fields)
+
+
+def instruments(*ids: int) -> list[pb.Instrument]:
+    return [pb.Instrument(instrument_id=number, symbol=f"SYMBOL{number}") for number in ids]
+
+
+def end_of(error: grpc.RpcError) -> StreamEndError:
+    """Return what *error* says, the Fault included."""
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS_TRAILER:
+            details = status_pb2.StatusDetails.FromString(value)
+            assert details.code == error.code().value[0], "the trailer has the status of the call"
+            assert details.message == error.details(), "and its sentence"
+            fault = status_pb2.Fault()
+            assert details.details[0].Unpack(fault)
+            found = (fault.reason, fault.field, fault.value, fault.mend)
+            return StreamEndError(error.code().name, error.details(), *found)
+    return StreamEndError(error.code().name, error.details())
+
+
+class RawStream:
+    """One call of StreamPredictions on a connection of its own."""
+
+    def __init__(self, address: str, *, options: tuple[tuple[str, int], ...] = ()) -> None:
+        own = ("grpc.use_local_subchannel_pool", 1)
+        self.channel = grpc.insecure_channel(address, options=(own, ("grpc.max_send_message_length", -1), *options))
+        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        call = self.channel.stream_stream(METHOD, response_deserializer=pb.StreamPredictionsResponse.FromString)
+        self.call = call(iter(self._outbox.get, None))
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._reader: threading.Thread | None = None
+        self.welcome = pb.Welcome()
+        self.next_sequence = 0
+        self.errors: list[pb.TickError] = []  # Those that came with ``predictions``.
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop the connection, as a crash would."""
+        self.call.cancel()
+        self._outbox.put(None)
+        self.channel.close()
+        if self._reader is not None:
+            self._reader.join(PATIENCE_S)
+
+    # --- Sending --------------------------------------------------------------------------------------------------
+
+    def send_bytes(self, data: bytes) -> None:
+        self._outbox.put(data)
+
+    def send(self, **message: Any) -> None:
+        """Send one request: ``send(ticks=pb.TickBatch(...))``."""
+        self.send_bytes(pb.StreamPredictionsRequest(**message).SerializeToString())
+
+    def half_close(self) -> None:
+        self._outbox.put(None)
+
+    def hello(self, **changes: Any) -> pb.Welcome:
+        """Say Hello and return Welcome."""
+        self.send(hello=hello(**changes))
+        self.welcome = self.receive("welcome").welcome
+        self.next_sequence = self.welcome.next_sequence
+        return self.welcome
+
+    def ticks(self, ticks: NDArray[np.void], *, purpose: int = pb.PURPOSE_PREDICT) -> None:
+        """Send *ticks* as one batch, numbered on."""
+        batch = pb.TickBatch(first_sequence=self.next_sequence, records=ticks.tobytes(), purpose=purpose)
+        self.send(ticks=batch)
+        if purpose != pb.PURPOSE_REBUILD:
+            self.next_sequence += len(ticks)
+
+    def goodbye(self) -> None:
+        self.send(goodbye=pb.Goodbye())
+
+    # --- Receiving ------------------------------------------------------------------------------------------------
+
+    def receive(self, kind: str = "", timeout_s: float = PATIENCE_S) -> pb.StreamPredictionsResponse:
+        """Return the next message, which must be of *kind*, if that is given.
+
+        Raises:
+            StreamEndError: the stream has ended; its code is "OK" after an orderly end.
+            TimeoutError: nothing came.
+        """
+        if self._reader is None:
+            self._reader = threading.Thread(target=self._read, daemon=True)
+            self._reader.start()
+        try:
+            item = self._inbox.get(timeout=timeout_s)
+        except queue.Empty:
+            raise TimeoutError(f"nothing came for {timeout_s} s") from None
+        if isinstance(item, StreamEndError):
+            self._inbox.put(item)
+            raise item
+        if kind:
+            assert item.WhichOneof("message") == kind, f"expected {kind}, got {item}"
+        return item
+
+    def messages(self) -> Iterator[pb.StreamPredictionsResponse]:
+        """Yield messages until an orderly end."""
+        while True:
+            try:
+                yield self.receive()
+            except StreamEndError as end:
+                if end.code == "OK":
+                    return
+                raise
+
+    def predictions(self, answers: int) -> NDArray[np.void]:
+        """Return the predictions among the next *answers* answers; errors are added to ``errors``."""
+        found = [np.zeros(0, PREDICTION_DTYPE)]
+        while answers > 0:
+            batch = self.receive("predictions").predictions
+            found.append(predictions_from_bytes(batch.records))
+            self.errors.extend(batch.errors)
+            answers -= len(found[-1]) + len(batch.errors)
+        assert answers == 0, f"{-answers} answers too many"
+        return np.concatenate(found)
+
+    def end(self) -> StreamEndError:
+        """Skip what comes until the stream ends, and return how."""
+        try:
+            while True:
+                self.receive()
+        except StreamEndError as end:
+            return end
+
+    def _read(self) -> None:
+        try:
+            for response in self.call:
+                self._inbox.put(response)
+            self._inbox.put(StreamEndError("OK", ""))
+        except grpc.RpcError as error:
+            self._inbox.put(end_of(error))

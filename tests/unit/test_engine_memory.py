@@ -1,0 +1,126 @@
+"""The layout of what engine and event loop share, and the histograms that both add to."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.v1 import histogram
+from penstock.v1.records import TICK_BYTES, TICK_DTYPE
+from penstock_daemon import engine_memory as memory
+from penstock_daemon.engine import Engine, EngineSettings
+from penstock_daemon.engine_loop import record_duration
+from penstock_daemon.engine_memory import EngineSizes
+from penstock_kernels.model import FAN_IN_MAX
+from penstock_kernels.predictor import pack
+from support.engines import SIZES
+from support.models import HORIZONS, random_model
+
+_, BUFFERS = memory.allocate(SIZES)
+
+
+def test_tick_slot_begins_with_the_record_byte_for_byte() -> None:
+    slot = memory.TICK_SLOT_DTYPE
+    for name, (kind, offset) in TICK_DTYPE.fields.items():
+        assert slot.fields[name][:2] == (kind, offset), name
+    own = {name: slot.fields[name][1] for name in slot.names if name not in TICK_DTYPE.names}
+    assert own == {
+        "session_sequence": 80,
+        "received_ns": 88,
+        "ringed_ns": 96,
+        "wire_ns": 104,
+        "state": 112,
+        "refusal": 116,
+        "rebuild": 117,
+        "clock": 118,
+    }
+    assert slot.itemsize == 128 == 2 * memory.CACHE_LINE_BYTES
+    assert memory.TICK_WORDS * 8 == TICK_BYTES
+
+
+def test_word_views_share_the_memory_of_the_records() -> None:
+    BUFFERS.tick_slots[2, 3]["bid_px"] = 77
+    assert BUFFERS.tick_words[2, 3, 48 // 8] == 77
+    BUFFERS.journal[4, 5]["ts_recv"] = 88
+    assert BUFFERS.journal_words[4, 5, 32 // 8] == 88
+
+
+def test_every_shared_word_has_a_cache_line_of_its_own() -> None:
+    source = inspect.getsource(memory)
+    words = source[: source.index("SHARED_WORDS")]
+    names = re.findall(r"^([A-Z_]+): Final = \d+ \* WORDS_PER_LINE", words, re.MULTILINE)
+    assert {"STOP", "SLEEPING", "LOOP_WAITING", "CONTROL_PUBLISHED", "TICKS"} <= set(names)
+    shared = [getattr(memory, name) for name in names]
+    assert [word * 8 // memory.CACHE_LINE_BYTES for word in shared] == list(range(len(shared)))
+    assert len(shared) * memory.WORDS_PER_LINE == memory.SHARED_WORDS
+    cursors = [
+        memory.cursor(source, which)
+        for source in range(2)
+        for which in (
+            memory.TICK_PUBLISHED,
+            memory.TICK_CONSUMED,
+            memory.PREDICTION_PUBLISHED,
+            memory.PREDICTION_CONSUMED,
+        )
+    ]
+    assert [word * 8 // memory.CACHE_LINE_BYTES for word in cursors] == list(range(8))
+
+
+@pytest.mark.parametrize("slots", [0, 1, 3, 100])
+def test_ring_slots_must_be_a_power_of_two(slots: int) -> None:
+    with pytest.raises(ValueError, match=f"must be a power of two, at least 2: slots={slots}"):
+        EngineSizes(sources=1, slots=slots, states=1, model_slots=1, units_max=64)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        SIZES,
+        EngineSizes(sources=2, slots=64, states=2, model_slots=1, units_max=16),
+        EngineSizes(sources=17, slots=8192, states=65, model_slots=4, units_max=2048),
+        EngineSizes(sources=3, slots=2, states=100, model_slots=1, units_max=1000, journal_ticks=1),
+    ],
+)
+def test_sum_of_the_sizes_is_what_the_arena_needs(sizes: EngineSizes) -> None:
+    arena, _ = memory.allocate(sizes)
+    assert arena.sealed
+    slack = sizes.arena_bytes - arena.used_bytes
+    assert 0 <= slack <= (1 << 16) + 16 * sizes.units_max
+
+
+def test_largest_model_fits_its_slot() -> None:
+    engine = Engine(SIZES, EngineSettings())
+    try:
+        largest = pack(
+            random_model(1, units=SIZES.units_max, fan_in=min(FAN_IN_MAX, SIZES.units_max - 1), horizons=HORIZONS)
+        )
+        engine.load_model(2, largest, serial=1)
+        assert (engine.buffers.weights[2, : len(largest.weights)] == largest.weights).all()
+        with pytest.raises(ValueError, match=r"weights=\d+ words, room for \d+; raise models.units_max"):
+            engine.load_model(0, pack(random_model(1, units=16 * SIZES.units_max)), serial=1)
+    finally:
+        engine.close()
+
+
+@given(
+    st.lists(st.integers(-(10**12), 10**13) | st.sampled_from([0, 999, 1000, 5_000_000, 10**11]), min_size=1),
+    st.tuples(st.integers(0, memory.PATHS - 1), st.integers(0, memory.PACES - 1), st.integers(0, memory.STAGES - 1)),
+)
+def test_durations_are_counted_where_the_contract_says(durations: list[int], row: tuple[int, int, int]) -> None:
+    tables = BUFFERS
+    tables.histograms[:] = 0
+    tables.totals[:] = 0
+    for duration in durations:
+        record_duration(tables, *row, duration)
+    expected = np.zeros(histogram.BUCKETS, np.int64)
+    for duration in durations:
+        expected[histogram.bucket_of(duration)] += 1
+    assert (tables.histograms[row] == expected).all()
+    assert tables.histograms.sum() == len(durations), "no other row was touched"
+    negative = sum(duration < 0 for duration in durations)
+    assert tables.totals[row].tolist() == [sum(durations), max(0, *durations), negative]
