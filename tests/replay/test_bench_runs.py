@@ -1,0 +1,120 @@
+"""Every benchmark once, with a few ticks of a simulated market: its JSON has the promised keys, its raw times agree."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import penstock_kernels.predictor  # noqa: F401 - Fills the cache of compiled kernels, which the start-up test copies.
+from penstock_tuning.bench import cli, startup
+from penstock_tuning.bench.figures import latency_figures
+from penstock_tuning.bench.processes import scratch_folder
+from penstock_tuning.bench.settings import Bench
+from penstock_tuning.market.recording import write_market
+from penstock_tuning.market.settings import MarketSettings
+
+LATENCY_KEYS = {"p50_us", "p95_us", "p99_us", "p999_us", "max_us", "share_within_5ms"}
+LOAD_KEYS = LATENCY_KEYS | {
+    *("ticks", "predictions", "refused", "lost", "share_within_5ms_outside_stalls", "probe_max_us", "repeats"),
+}
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("market") / "market.dbn"
+    write_market(path, MarketSettings(ticks_per_second=1000), 2.0)
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    code = cli.main([*arguments, "--json"])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    found: dict[str, Any] = json.loads(said.out)
+    assert found["benchmark"] == arguments[0]
+    assert found["machine"]["processor"]
+    assert found["machine"]["date"]
+    return found
+
+
+def test_grpc_compares_both_sides_in_turn(market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = tmp_path / "grpc.npy"
+    found = run(capsys, "grpc", "--ticks", str(market), "--trips", "70", "--block", "20", "--raw", str(raw))
+    rows = np.load(raw)
+    sides = [rows[rows["series"] == side] for side in (0, 1)]
+    assert [len(side) for side in sides] == [70, 70]
+    for side, name in zip(sides, ("bare", "penstock"), strict=True):
+        figures = latency_figures(side["scheduled"], side["received"])
+        assert found[f"{name}_p50_us"] == figures["p50_us"]
+        assert found[f"{name}_p99_us"] == figures["p99_us"]
+    assert found["p50_ratio"] == round(found["penstock_p50_us"] / found["bare_p50_us"], 4)
+    assert found["p99_ratio"] == round(found["penstock_p99_us"] / found["bare_p99_us"], 4)
+    order = np.argsort(rows["sent"], kind="stable")
+    turns = np.flatnonzero(np.diff(rows["series"][order])) + 1
+    assert turns.tolist() == [20, 60, 100, 130]  # 20 of one side, then pairs of blocks in turn, then the short ones.
+
+
+def test_load_gives_the_figures_of_its_raw_times(
+    market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = tmp_path / "load.npy"
+    found = run(
+        capsys, "load", "--ticks", str(market), "--seconds", "0.3", "--speed", "1", "--repeat", "2", "--raw", str(raw)
+    )
+    assert found.keys() >= LOAD_KEYS
+    rows = np.load(raw)
+    assert found["ticks"] == found["predictions"] == len(rows) > 0
+    assert (found["refused"], found["lost"]) == (0, 0)
+    assert len(found["repeats"]) == 2
+    for number, repeat in enumerate(found["repeats"]):
+        mine = rows[rows["series"] == number]
+        figures = latency_figures(mine["scheduled"], mine["received"])
+        assert {key: repeat[key] for key in LATENCY_KEYS} == {key: figures[key] for key in LATENCY_KEYS}
+        outside = mine[mine["stalled"] == 0]
+        assert repeat["ticks_in_stalls"] == len(mine) - len(outside)
+        share = np.count_nonzero(outside["received"] - outside["scheduled"] <= 5_000_000) / max(len(outside), 1)
+        assert repeat["share_within_5ms_outside_stalls"] == share
+    assert found["p50_us"] == np.median([repeat["p50_us"] for repeat in found["repeats"]])
+
+
+def test_throughput_counts_every_prediction(market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = tmp_path / "throughput.npy"
+    found = run(capsys, "throughput", "--ticks", str(market), "--count", "9000", "--repeat", "2", "--raw", str(raw))
+    assert found["ticks"] == found["predictions"] == 18_000
+    assert (found["refused"], found["lost"]) == (0, 0)
+    assert min(found["grpc_predictions_per_s"], found["in_process_predictions_per_s"]) > 0
+    rows = np.load(raw)
+    assert np.all(rows["received"] >= rows["sent"])
+    rates = []
+    for number in range(2):
+        mine = rows[rows["series"] == number]
+        rates.append(len(mine) / ((mine["received"].max() - mine["sent"].min()) / 1e9))
+    assert found["grpc_predictions_per_s"] == pytest.approx(np.median(rates), rel=0.05)
+
+
+def test_memory_names_what_it_counted(market: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(capsys, "memory", "--ticks", str(market), "--count", "3000")
+    assert found["engine_allocations"] == 0
+    assert found["engine_ticks_counted"] == 3000
+    assert found["loop_messages_counted"] == 3000
+    assert found["loop_blocks_kept_per_message"] < 0.5
+    assert found["lost"] == 0
+    assert found["bytes_per_state"] > found["bytes_per_state_used_by_model"] > 4096
+    assert found["resident_mib"] > 10
+
+
+def test_startup_tells_the_first_start_from_the_cached_ones() -> None:
+    with scratch_folder() as folder:
+        compiled = Path(os.environ["NUMBA_CACHE_DIR"])
+        shutil.copytree(compiled, folder / "cache" / "compiled" / compiled.name)  # Else this test would compile.
+        outcome = startup.measure(startup.StartupSettings(repeat=1), Bench(folder))
+    figures = outcome.figures
+    assert 0 < figures["first_serving_s"] <= figures["first_prediction_s"]
+    assert 0 < figures["second_serving_s"] <= figures["second_prediction_s"]
+    assert len(figures["repeats"]) == len(outcome.raw[0]) == 2

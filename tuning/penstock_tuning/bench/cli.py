@@ -1,0 +1,142 @@
+"""penstock-bench: measure every published number on this machine.
+
+    exit code 0     measured; an aim that was missed is shown
+    exit code 1     --require-aims, and an aim was missed
+    exit code 2     usage, bad input, or a process that failed: one sentence on stderr, no traceback
+    exit code 130   interrupted
+
+Heavy libraries are imported by the benchmarks, so that --help works in any environment and a missing one is a sentence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+_EXAMPLES: Final = """examples:
+  penstock-bench all                                           the whole set, as `make bench` does
+  penstock-bench grpc --json
+  penstock-bench load --ticks day.mbp-1.dbn.zst --seconds 30 --repeat 3 --raw load.npy
+  penstock-bench throughput --model btc.safetensors --set engine.batch_max=128
+  penstock-bench load --placement free                         let the kernel place both sides
+
+Without --ticks, the recorded Binance file of PENSTOCK_DATA is used, or a simulated market where there is none.
+docs/benchmarks.md says what each figure means and how to compute it again from --raw.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line *arguments* (those of the process where None) and return the exit code."""
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as exc:  # argparse's own way out: 0 after --help, 2 after a usage error it has told of.
+        return exc.code if isinstance(exc.code, int) else 2
+    before = signal.signal(signal.SIGTERM, _interrupt)  # Processes that we started are stopped, whoever stops us.
+    try:
+        from penstock_client.extras import require
+
+        for module in ("numba", "uvloop", "structlog"):
+            require(module, extra="daemon,train", purpose=f"penstock-bench {options.name}")
+        for module in ("databento_dbn", "scipy"):
+            require(module, extra="daemon,train", purpose=f"penstock-bench {options.name}")
+        from penstock_tuning.bench import commands
+
+        return commands.run(options)
+    except BrokenPipeError:  # The reader of our output, such as head, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("penstock-bench: stopped", file=sys.stderr)
+        return 130
+    except Exception as exc:
+        if not _is_ours(exc):
+            raise
+        print(f"penstock-bench {options.name}: {exc}", file=sys.stderr)
+        return 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether *error* is a sentence of ours for the user, and not a mistake of ours."""
+    return type(error).__module__.partition(".")[0].startswith("penstock")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="penstock-bench",
+        description="Measure penstock on this machine.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    one = _benchmark(names, "grpc", "one tick's round trip over a Unix socket, against a bare grpc.aio echo")
+    one.add_argument("--trips", type=int, default=10_000, metavar="N", help="round trips of each side (default 10000)")
+    one.add_argument(
+        "--block", type=int, default=100, metavar="N", help="round trips before sides change (default 100)"
+    )
+    one = _benchmark(names, "load", "recorded ticks at the market's pace, open loop, from their busiest stretch")
+    one.add_argument("--speed", type=float, default=1.0, metavar="X", help="times the market's speed (default 1)")
+    one.add_argument("--seconds", type=float, default=30.0, metavar="S", help="of market time (default 30)")
+    one.add_argument("--repeat", type=int, default=3, metavar="N", help="figures are the median of N (default 3)")
+    one = _benchmark(names, "throughput", "predictions per second at full speed, by gRPC and in process")
+    one.add_argument("--count", type=int, default=500_000, metavar="TICKS", help="in each repeat (default 500000)")
+    one.add_argument("--repeat", type=int, default=3, metavar="N", help="figures are the median of N (default 3)")
+    one = _benchmark(names, "memory", "what a daemon holds, what a state costs, and what a million ticks add")
+    one.add_argument("--count", type=int, default=1_000_000, metavar="TICKS", help="after warm-up (default 1000000)")
+    one = _benchmark(
+        names, "startup", "from start to serving and to the first prediction, compiled anew and from cache"
+    )
+    one.add_argument("--repeat", type=int, default=3, metavar="N", help="starts from the cache (default 3)")
+    one = _benchmark(names, "all", "every benchmark, with one table at the end")
+    one.add_argument("--quick", action="store_true", help="a tenth of everything: to see that it works, not to publish")
+    return parser
+
+
+def _benchmark(
+    names: argparse._SubParsersAction[argparse.ArgumentParser], name: str, caption: str
+) -> argparse.ArgumentParser:
+    """Add a benchmark with the options that all of them take."""
+    one = names.add_parser(
+        name,
+        help=caption,
+        description=caption[0].upper() + caption[1:] + ".",
+        epilog=f"examples:\n  penstock-bench {name}\n  penstock-bench {name} --json --raw {name}.npy\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    one.add_argument("--json", action="store_true", help="print everything as JSON, with machine and conditions")
+    one.add_argument(
+        "--raw",
+        type=Path,
+        metavar="FILE.npy",
+        help="write series, sequence, scheduled, sent, received (ns) and stalled of every tick"
+        + (", one file a benchmark: FILE-NAME.npy" if name == "all" else ""),
+    )
+    one.add_argument("--ticks", type=Path, metavar="FILE", help="tick file: DBN, CSV or Parquet")
+    one.add_argument("--model", default="", metavar="FILE", help="model file (default: the demonstration model)")
+    one.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="set a key of the daemon, as penstockd does"
+    )
+    one.add_argument(
+        "--placement",
+        choices=("split", "free"),
+        default="",
+        help="split: strategy and daemon on halves of the processors; free: as the kernel likes "
+        "(default: free for grpc, split for others)",
+    )
+    one.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    one.add_argument("--require-aims", action="store_true", help="exit 1 where an aim is missed")
+    return one
+
+
+if __name__ == "__main__":
+    sys.exit(main())
