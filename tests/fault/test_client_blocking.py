@@ -146,6 +146,16 @@ def test_a_loss_is_mended_in_the_background(socket_path):
         session.finish()
 
 
+def test_ticks_taken_under_a_larger_limit_wait_for_room_under_a_smaller_one(socket_path):
+    with ScriptedServer(socket_path) as server, connect(server.address, instruments=INSTRUMENTS) as session:
+        session._core._ledger._in_flight_max = 4  # As if the daemon had changed between the two threads' looks.
+        session.send(ticks_of(50))
+        assert read(session, 50)["ts_event"].tolist() == list(range(50))
+        session.send(ticks_of(50, 50))
+        session.finish()
+        assert read(session, 50)["ts_event"].tolist() == list(range(50, 100))
+
+
 def test_errors_of_the_daemon_reach_the_calling_thread(socket_path):
     def refuses(stream: ServerStream) -> Iterator[pb.StreamPredictionsResponse]:
         _, welcome = stream.open()

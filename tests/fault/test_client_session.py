@@ -328,6 +328,9 @@ async def test_a_draining_daemon_answers_what_it_has_and_the_next_one_goes_on(so
         yield pb.StreamPredictionsResponse(goodbye=goodbye)
         yield from session.give(1000)
         stream.server.daemon.restart()
+        reader = threading.Thread(target=stream.receive_all)  # There would be room for more ticks now.
+        reader.start()
+        reader.join(0.1)
 
     not_yet = refuse(grpc.StatusCode.UNAVAILABLE, "warming up", reason="NOT_READY")
     with ScriptedServer(socket_path, drains, not_yet, by_the_rules) as server:
@@ -338,7 +341,7 @@ async def test_a_draining_daemon_answers_what_it_has_and_the_next_one_goes_on(so
             await session.finish()
         second_hello = next(r.hello for _, number, r in server.requests if number == 2)
         assert second_hello.resume_token == b""
-        assert server.kinds(0).count("goodbye") == 0
+        assert server.kinds(0) == ["hello", "ticks"]
 
 
 async def test_a_silent_daemon_is_treated_as_lost(socket_path):
@@ -560,6 +563,36 @@ async def test_a_daemon_that_ignores_goodbye_does_not_keep_the_client(socket_pat
             pass
         gone.set()
         assert server.kinds()[-1] == "goodbye"
+
+
+async def test_finishing_does_not_wait_for_ever_for_a_daemon_that_ignores_goodbye(socket_path, monkeypatch):
+    monkeypatch.setattr("penstock_client.core.FINISH_GRACE_S", 0.1)
+    gone = threading.Event()
+
+    def clings(stream: ServerStream) -> Responses:
+        session, welcome = stream.open()
+        yield welcome
+        try:
+            yield from until_goodbye(stream, session)
+        finally:
+            gone.wait()
+
+    with ScriptedServer(socket_path, clings) as server:
+        async with connect(server.address, instruments=INSTRUMENTS) as session:
+            await session.send(ticks_of(10))
+            await session.finish()
+            assert len(await read(session, 10)) >= 1
+        gone.set()
+
+
+async def test_a_deadline_that_comes_after_the_end_changes_nothing(socket_path):
+    with ScriptedServer(socket_path) as server:
+        async with connect(server.address, instruments=INSTRUMENTS, deadline_s=0.2) as session:
+            await session.finish()
+            await asyncio.sleep(0.3)
+            assert await session.receive() is None
+            with pytest.raises(LocalUsageError, match="after finish"):
+                await session.send(ticks_of(1))
 
 
 async def test_leaving_by_an_exception_closes_the_session(socket_path):

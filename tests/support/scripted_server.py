@@ -6,6 +6,7 @@ the last one again and again. What goes wrong in a script is raised when the ser
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -59,6 +60,12 @@ class ServerStream:
             if request.WhichOneof("message") == "ticks":
                 return request.ticks
             assert request.WhichOneof("message") == "heartbeat", request
+
+    def receive_all(self) -> None:
+        """Note every request until the stream is over."""
+        with contextlib.suppress(StreamOverError):
+            while True:
+                self.receive()
 
     def open(self) -> tuple[ModelSession, pb.StreamPredictionsResponse]:
         """Wait for Hello and answer it by the rules."""
