@@ -19,6 +19,9 @@ from pathlib import Path
 
 import grpc
 
+from penstock_kernels.model_file import save_model
+from support.models import random_model
+
 START_TIMEOUT_S = 90.0  # The first start on a machine compiles.
 STOP_TIMEOUT_S = 20.0
 
@@ -94,7 +97,7 @@ def running_daemon(
     arguments: tuple[str, ...] = (),
     environment: dict[str, str] | None = None,
 ) -> Iterator[RunningDaemon]:
-    """A daemon for the length of a block; it must stop cleanly unless the block has ended it."""
+    """A daemon for the length of a block; it must stop cleanly unless the block has ended it, and log no traceback."""
     daemon = start_daemon(folder, *sets, address=address, arguments=arguments, environment=environment)
     try:
         yield daemon
@@ -106,8 +109,22 @@ def running_daemon(
                 daemon.kill()
                 raise AssertionError(f"penstockd did not stop:\n{daemon.output()}") from None
             assert code == 0, f"penstockd ended with {code}:\n{daemon.output()}"
+        assert "Traceback" not in daemon.output(), daemon.output()
 
 
 def channel_to(address: str) -> grpc.Channel:
     """Return a plain blocking channel, for tests below the client library."""
     return grpc.insecure_channel(address)
+
+
+def small_model(folder: Path, seed: int = 1, *, name: str = "", file: str = "", **changes: object) -> Path:
+    """Write a small model drawn at random into *folder* and return its path; *changes* as in ``random_model``."""
+    model = random_model(seed, **{"units": 64, "rebuild_ticks": 64, "name": name or f"random-{seed}"} | changes)
+    path = folder / (file or f"{model.name}.safetensors")
+    save_model(model, path)
+    return path
+
+
+def small(folder: Path, *sets: str) -> tuple[str, ...]:
+    """Return the settings of a daemon that takes little memory and serves ``small_model``; *sets* go on top."""
+    return (f"models.active={small_model(folder)}", "models.units_max=64", "sessions.in_flight_max=256", *sets)

@@ -55,7 +55,7 @@ def instruments(*ids: int) -> list[pb.Instrument]:
 def end_of(error: grpc.RpcError) -> StreamEndError:
     """Return what *error* says, the Fault included."""
     for key, value in error.trailing_metadata() or ():
-        if key == DETAILS_TRAILER:
+        if key == DETAILS_TRAILER and error.code() is not grpc.StatusCode.CANCELLED:  # By ourselves, as it came.
             details = status_pb2.StatusDetails.FromString(value)
             assert details.code == error.code().value[0], "the trailer has the status of the call"
             assert details.message == error.details(), "and its sentence"
