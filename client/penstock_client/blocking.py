@@ -214,14 +214,14 @@ class BlockingSession:
         return self._core
 
     def _accept(self, core: SessionCore, records: memoryview) -> int:
-        """Take as many of *records* as there is room for, and return how many bytes that is."""
+        """Take as many of *records* as there is room for, by copy, and return how many bytes that is."""
         if self._closed:
             raise LocalUsageError("no ticks can be sent after close(): call connect() for another session")
         core.check_usable()
         room = core.welcome.in_flight_max - (self._next_sequence - core.next_answer)
         size = min(len(records), max(room, 0) * TICK_BYTES)
         if size:
-            self._inbox.append(records[:size])
+            self._inbox.append(memoryview(bytes(records[:size])))
             self._next_sequence += size // TICK_BYTES
             if not self._pump_called:
                 self._pump_called = True

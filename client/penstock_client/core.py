@@ -92,6 +92,11 @@ class SessionCore:
         """The sequence of the oldest tick without an answer."""
         return self._ledger.next_answer
 
+    @property
+    def room(self) -> int:
+        """How many ticks can be accepted now."""
+        return self._ledger.room
+
     async def open(self) -> None:
         """Connect and say Hello.
 
@@ -143,6 +148,8 @@ class SessionCore:
         """
         if self._supervisor is None:
             raise LocalUsageError("the session must be open first: enter it with 'with', or call open()")
+        if self._closing:
+            raise LocalUsageError("a session that was closed can't be finished: call finish() before leaving")
         self._finishing, self._usable = True, False
         self._work.ring()
         await self.ended.wait()
@@ -152,7 +159,7 @@ class SessionCore:
     async def close(self) -> None:
         """End the session within a bound; ticks without an answer get none. Does nothing the second time."""
         self._closing, self._usable = True, False
-        self._mailbox.abandon()
+        self._mailbox.lift_bound()
         if self._supervisor is None or self._supervisor.done():
             return
         self._work.ring()

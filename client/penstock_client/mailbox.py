@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sys
 import threading
 from collections import deque
 from typing import Protocol
@@ -34,8 +35,8 @@ class Mailbox(Protocol):
     def close(self, error: Exception | None) -> None:
         """Leave the end; nothing may be put after it."""
 
-    def abandon(self) -> None:
-        """Drop what is unread and all that is put from now on: nobody will read it."""
+    def lift_bound(self) -> None:
+        """Never be full again: the session is about to end, and what still comes is little."""
 
     async def room(self) -> None:
         """Wait until the mailbox is not full."""
@@ -53,7 +54,7 @@ class TaskMailbox:
         self._unread_max = unread_max
         self._unread = 0
         self._batches: deque[Batch] = deque()
-        self._ended = self._abandoned = False
+        self._ended = False
         self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
@@ -65,8 +66,6 @@ class TaskMailbox:
 
     def put(self, batch: Batch) -> None:
         """Leave *batch* and wake the task that waits for it."""
-        if self._abandoned:
-            return
         self._batches.append(batch)
         self._unread += len(batch.predictions) + len(batch.errors)
         _wake(self._reader)
@@ -76,11 +75,9 @@ class TaskMailbox:
         self._ended, self._error = True, error
         _wake(self._reader)
 
-    def abandon(self) -> None:
-        """Drop everything, now and later."""
-        self._abandoned = True
-        self._batches.clear()
-        self._unread = 0
+    def lift_bound(self) -> None:
+        """Never be full again."""
+        self._unread_max = sys.maxsize
         _wake(self._writer)
 
     async def room(self) -> None:
@@ -143,7 +140,6 @@ class ThreadMailbox:
         self._lock = threading.Lock()
         self._unread = 0
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
-        self._abandoned = False
         self._error: Exception | None = None
         self._writer: asyncio.Future[None] | None = None
 
@@ -154,8 +150,6 @@ class ThreadMailbox:
 
     def put(self, batch: Batch) -> None:
         """Leave *batch* and wake a thread that waits for one."""
-        if self._abandoned:
-            return
         with self._lock:
             self._unread += len(batch.predictions) + len(batch.errors)
         self._batches.put(batch)
@@ -165,11 +159,10 @@ class ThreadMailbox:
         self._error = error
         self._batches.put(None)
 
-    def abandon(self) -> None:
-        """Drop everything, now and later; called on the loop."""
-        self._abandoned = True
+    def lift_bound(self) -> None:
+        """Never be full again; called on the loop."""
         with self._lock:
-            self._unread = -(1 << 62)  # What threads still take can't fill it again.
+            self._unread_max = sys.maxsize
         _wake(self._writer)
 
     async def room(self) -> None:

@@ -128,7 +128,7 @@ class Session:
         """Queue *ticks* and return the sequence of the first; waits only while in_flight_max is reached.
 
         What is queued goes out as soon as the last write is done. Where the wait is cancelled, the ticks taken so far
-        stay taken: next_sequence tells how many.
+        stay taken: next_sequence tells how many. *ticks* must not be changed before the call returns.
 
         Args:
             ticks: shape (ticks,), dtype TICK_DTYPE; or bytes of consecutive 80-byte records.
@@ -138,18 +138,15 @@ class Session:
             PenstockError: what ended the session.
         """
         records = checked_records(ticks)
-        if not self._sending.locked():
+        if not self._sending.locked() and len(records) <= self._core.room * TICK_BYTES:
             first = self._core.next_sequence
-            taken = self._core.accept(records) * TICK_BYTES
-            if taken == len(records):
-                return first
-            records = records[taken:]
-            async with self._sending:
-                await self._send_rest(memoryview(records))
+            self._core.accept(records)
             return first
         async with self._sending:
             first = self._core.next_sequence
-            await self._send_rest(memoryview(records))
+            left = memoryview(records)
+            while left := left[self._core.accept(left) * TICK_BYTES :]:
+                await self._wait_for_room()
         return first
 
     def try_send(self, ticks: Ticks) -> int:
@@ -185,13 +182,6 @@ class Session:
             PenstockError: what ended the session before that.
         """
         await self._core.finish()
-
-    async def _send_rest(self, records: memoryview) -> None:
-        """Queue *records* piece by piece, as room comes."""
-        taken = self._core.accept(records) * TICK_BYTES
-        while taken < len(records):
-            await self._wait_for_room()
-            taken += self._core.accept(records[taken:]) * TICK_BYTES
 
     async def _wait_for_room(self) -> None:
         """Wait until ticks were answered or the session has ended."""

@@ -1,7 +1,8 @@
 """From what the caller hands in to bytes that may be sent, with no work per tick.
 
-Two comparisons over all records check that each says what an mbp-1 record must; everything else in a record is market
-data, and the daemon's to judge. Strided bytes are faster here than arrays: most sends carry a tick or two.
+A comparison over all records checks that each says what an mbp-1 record must; everything else in a record is market
+data, and the daemon's to judge. Most sends carry a tick or two, and for those bytes are faster than arrays; a whole
+recording in one call is not copied.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ Ticks = NDArray[np.void] | np.void | bytes | bytearray | memoryview
 
 _ARRAYS: Final = (np.ndarray, np.void)
 _BYTES: Final = (bytes, bytearray, memoryview)
+_COPY_BYTES_MAX: Final = 4096 * TICK_BYTES
 _LENGTH: Final = bytes([TICK_LENGTH_WORDS])
 _RTYPE: Final = bytes([TICK_RTYPE])
 
 
-def checked_records(ticks: Ticks) -> bytes:
-    """Return *ticks* as bytes: a copy, so that the caller may use the memory again.
+def checked_records(ticks: Ticks) -> bytes | memoryview:
+    """Return the bytes of *ticks*: a copy of a few, a view of many, format "B".
 
     Args:
         ticks: shape (ticks,), dtype TICK_DTYPE; one record of it; or consecutive 80-byte records.
@@ -36,17 +38,30 @@ def checked_records(ticks: Ticks) -> bytes:
             _check_array(ticks)
         if ticks.ndim > 1:
             raise LocalUsageError(f"ticks must have one dimension: shape={ticks.shape}; pass ticks.ravel()")
+        if ticks.nbytes > _COPY_BYTES_MAX:
+            return _checked_view(np.ascontiguousarray(ticks).view(np.uint8).data)
         records = ticks.tobytes()
     elif isinstance(ticks, _BYTES):
+        size = memoryview(ticks).nbytes
+        if size % TICK_BYTES:
+            raise LocalUsageError(
+                f"ticks must be records of {TICK_BYTES} bytes each: bytes={size}, left over={size % TICK_BYTES}"
+            )
+        if size > _COPY_BYTES_MAX and memoryview(ticks).c_contiguous:
+            return _checked_view(memoryview(ticks).cast("B"))
         records = bytes(ticks)
     else:
         raise LocalUsageError(f"ticks must be a TICK_DTYPE array or bytes: was {type(ticks).__name__}")
-    count, left_over = divmod(len(records), TICK_BYTES)
-    if left_over:
-        raise LocalUsageError(
-            f"ticks must be records of {TICK_BYTES} bytes each: bytes={len(records)}, left over={left_over}"
-        )
+    count = len(records) // TICK_BYTES
     if records[::TICK_BYTES] != _LENGTH * count or records[1::TICK_BYTES] != _RTYPE * count:
+        raise LocalUsageError(_describe_bad_head(records))
+    return records
+
+
+def _checked_view(records: memoryview) -> memoryview:
+    """Return *records*, format "B", once each is an mbp-1 record."""
+    by_record = np.frombuffer(records, np.uint8).reshape(-1, TICK_BYTES)
+    if not ((by_record[:, 0] == TICK_LENGTH_WORDS) & (by_record[:, 1] == TICK_RTYPE)).all():
         raise LocalUsageError(_describe_bad_head(records))
     return records
 
@@ -59,7 +74,7 @@ def _check_array(ticks: NDArray[np.void] | np.void) -> None:
         )
 
 
-def _describe_bad_head(records: bytes) -> str:
+def _describe_bad_head(records: bytes | memoryview) -> str:
     for index in range(len(records) // TICK_BYTES):
         length, rtype = records[index * TICK_BYTES : index * TICK_BYTES + 2]
         if length != TICK_LENGTH_WORDS:

@@ -166,16 +166,20 @@ async def test_a_send_that_is_cancelled_keeps_the_ticks_that_were_taken(socket_p
             assert session.next_sequence == 64
 
 
-async def test_the_ticks_of_two_sends_do_not_mix(socket_path):
+async def test_the_ticks_of_concurrent_sends_do_not_mix(socket_path):
+    sizes = [200, 1, 63, 100, 64, 1, 150, 65, 2] * 3
     with ScriptedServer(socket_path) as server:
         async with connect(server.address, instruments=INSTRUMENTS) as session:
-            reader = asyncio.create_task(read(session, 400))
-            one, other = ticks_of(200), ticks_of(200, 10_000)
-            firsts = await asyncio.gather(session.send(one), session.send(other))
-            predictions = together(await reader)
-            assert sorted(firsts) == [0, 200]
-            assert predictions["ts_event"][firsts[0] :][:200].tolist() == one["ts_event"].tolist()
-            assert predictions["ts_event"][firsts[1] :][:200].tolist() == other["ts_event"].tolist()
+            reader = asyncio.create_task(read(session, sum(sizes)))
+
+            async def send(number: int, size: int) -> int:
+                await asyncio.sleep(0.001 * (number % 4))
+                return await session.send(ticks_of(size, 10_000 * number))
+
+            firsts = await asyncio.gather(*(send(number, size) for number, size in enumerate(sizes)))
+            events = together(await reader)["ts_event"]
+            for number, (first, size) in enumerate(zip(firsts, sizes, strict=True)):
+                assert events[first : first + size].tolist() == list(range(10_000 * number, 10_000 * number + size))
 
 
 async def test_a_tick_that_cant_be_predicted_comes_back_as_an_error(socket_path):
@@ -543,7 +547,16 @@ async def test_leaving_early_says_goodbye_and_leaves_no_task(socket_path):
         async with connect(server.address, instruments=INSTRUMENTS) as session:
             await session.send(ticks_of(64))
         assert server.kinds()[-1] == "goodbye"
-        assert await session.receive() is None
+        with pytest.raises(LocalUsageError, match="before leaving"):
+            await session.finish()
+
+
+async def test_answers_can_be_read_after_leaving(socket_path):
+    with ScriptedServer(socket_path) as server:
+        async with connect(server.address, instruments=INSTRUMENTS) as session:
+            await session.send(ticks_of(64))
+            await session.finish()
+        assert sum([len(batch.predictions) async for batch in session.batches()]) == 64
 
 
 async def test_a_daemon_that_ignores_goodbye_does_not_keep_the_client(socket_path):

@@ -32,7 +32,20 @@ def test_arrays_and_bytes_of_ticks_are_the_same_records():
     assert checked_records(ticks[:0]) == b""
 
 
-def test_a_copy_is_sent_so_that_the_caller_may_use_the_memory_again():
+def test_a_whole_recording_is_not_copied():
+    ticks = quotes(10_000)
+    for form in (ticks, bytearray(ticks.tobytes()), memoryview(ticks.tobytes())):
+        records = checked_records(form)
+        assert isinstance(records, memoryview)
+        assert records == ticks.tobytes()
+    view = checked_records(ticks)
+    ticks["ts_recv"] += np.uint64(1)
+    assert view == ticks.tobytes()
+    assert checked_records(ticks[::2]) == ticks[::2].tobytes()
+    assert checked_records(memoryview(ticks.tobytes())[::-1][::-1]) == ticks.tobytes()
+
+
+def test_a_few_ticks_are_copied():
     ticks = quotes(1)
     records = checked_records(ticks)
     ticks["ts_recv"] = 0
@@ -59,10 +72,11 @@ def test_what_is_no_array_of_ticks_is_refused(ticks, sentence):
     ("field", "value", "sentence"), [("length", 14, "20 .4-byte words"), ("rtype", 160, "1 .mbp-1")]
 )
 def test_a_record_that_is_not_mbp_1_is_refused_by_its_place(field, value, sentence):
-    ticks = quotes(7)
-    ticks[field][4] = value
-    with pytest.raises(LocalUsageError, match=rf"ticks\[4\]\.{field} must be {sentence}.*was {value}"):
-        checked_records(ticks)
+    for count, place in ((7, 4), (9000, 8999)):
+        ticks = quotes(count)
+        ticks[field][place] = value
+        with pytest.raises(LocalUsageError, match=rf"ticks\[{place}\]\.{field} must be {sentence}.*was {value}"):
+            checked_records(ticks)
 
 
 # --- Arguments of connect() -------------------------------------------------------------------------------------------

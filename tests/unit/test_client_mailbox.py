@@ -58,17 +58,20 @@ async def test_predictions_and_errors_fill_a_task_mailbox_and_reading_makes_room
     assert mailbox.taken == 1
 
 
-async def test_an_abandoned_mailbox_has_room_for_ever():
-    mailbox = TaskMailbox(unread_max=1)
+@pytest.mark.parametrize("kind", ["task", "thread"])
+async def test_a_mailbox_without_its_bound_is_never_full_and_keeps_what_it_has(kind):
+    mailbox = TaskMailbox(1) if kind == "task" else ThreadMailbox(asyncio.get_running_loop(), 1)
     mailbox.put(batch(9))
     room = asyncio.create_task(mailbox.room())
     await asyncio.sleep(0)
-    mailbox.abandon()
+    assert not room.done()
+    mailbox.lift_bound()
     await room
-    mailbox.put(batch(9))
+    mailbox.put(batch(8))
     assert not mailbox.full
     mailbox.close(None)
-    assert await mailbox.get() is None
+    got = [await mailbox.get() if kind == "task" else mailbox.get() for _ in range(3)]
+    assert [one and len(one.predictions) for one in got] == [9, 8, None]
 
 
 async def test_threads_read_in_order_and_then_the_end_again_and_again():
@@ -97,16 +100,6 @@ async def test_a_thread_that_reads_makes_room():
         assert len(pool.submit(mailbox.get).result().predictions) == 2
     async with asyncio.timeout(20):
         await room
-    assert not mailbox.full
-
-
-async def test_an_abandoned_thread_mailbox_has_room_for_ever():
-    mailbox = ThreadMailbox(asyncio.get_running_loop(), unread_max=2)
-    mailbox.put(batch(2))
-    mailbox.abandon()
-    await mailbox.room()
-    for _ in range(10):
-        mailbox.put(batch(1))
     assert not mailbox.full
 
 
