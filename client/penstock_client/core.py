@@ -1,7 +1,7 @@
 """A session without its front: it keeps one stream to the daemon going, through losses and restarts, to its end.
 
-One task supervises: it reads a stream until it ends, then opens the next. A second task writes: it sends whatever has
-gathered while its last write was under way. Neither wakes up without a reason: ticks, a message, or a heartbeat due.
+One task supervises: it works on a stream until that ends, then opens the next, within the reconnect policy. What
+outlives a stream (the books, the mailbox, the caller's wishes) lies on the desk.
 
     every accepted tick is answered once, in order, into the mailbox; or the mailbox ends with the error
     open() -> accept()* -> finish() or close(); a session is used once
@@ -12,12 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable
 
 from penstock.v1 import prediction_pb2 as pb
 from penstock_client import wire
-from penstock_client.bell import Bell
 from penstock_client.bookkeeping import Ledger
 from penstock_client.errors import (
     ConnectFailed,
@@ -27,17 +25,12 @@ from penstock_client.errors import (
     PenstockError,
     SessionLost,
 )
+from penstock_client.exchange import CLOSE_GRACE_S, LOOK_AGAIN_S_MIN, Desk, Exchange
 from penstock_client.mailbox import Mailbox
-from penstock_client.pulse import INTERVALS_TO_LOST, Pulse
 from penstock_client.reconnect import Backoff, ReconnectPolicy
 from penstock_client.refusals import StreamEnded
 from penstock_client.settings import Settings
 from penstock_client.stream import Stream
-
-BATCH_TICKS_MAX = 4096  # 320 KiB: far below the message limit, and the daemon starts on it before the rest has come.
-FINISH_GRACE_S = 5.0  # For the daemon to close the stream after Goodbye; every answer is here already.
-CLOSE_GRACE_S = 1.0  # The same when the caller leaves early.
-LOOK_AGAIN_S_MIN = 0.001
 
 _log = logging.getLogger("penstock_client")
 
@@ -53,19 +46,13 @@ class SessionCore:
 
     def __init__(self, settings: Settings, mailbox: Mailbox, on_room: Callable[[], None]) -> None:
         self._settings = settings
-        self._mailbox = mailbox
-        self._on_room = on_room
         ids = [instrument.instrument_id for instrument in settings.greeting.instruments]
         self._ledger = Ledger(ids, keep_history=settings.reconnect is not None)
         self._backoff = Backoff(settings.reconnect or ReconnectPolicy(), random.Random())  # noqa: S311 - Jitter.
+        self._desk = Desk(self._ledger, mailbox, self._backoff, on_room)
         self._welcome: pb.Welcome | None = None
         self._token = b""
         self._stream: Stream | None = None
-        self._work = Bell()  # Something for the writer: ticks, room, a heartbeat, the end.
-        self._heartbeat_due = self._draining = self._paused = False
-        self._finishing = self._closing = self._said_goodbye = False
-        self._pulse: Pulse | None = None
-        self._beat_timer: asyncio.TimerHandle | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
@@ -128,7 +115,7 @@ class SessionCore:
             self.check_usable()
         taken = self._ledger.accept(records)
         if taken:
-            self._work.ring()
+            self._desk.work.ring()
         return taken
 
     def check_usable(self) -> None:
@@ -137,7 +124,7 @@ class SessionCore:
             raise self._failure
         if self._supervisor is None:
             raise LocalUsageError("the session must be open first: enter it with 'with', or call open()")
-        if self._finishing or self._closing or self.ended.is_set():
+        if self._desk.finishing or self._desk.closing or self.ended.is_set():
             raise LocalUsageError("no ticks can be sent after finish() or close(): call connect() for another session")
 
     async def finish(self) -> None:
@@ -148,21 +135,21 @@ class SessionCore:
         """
         if self._supervisor is None:
             raise LocalUsageError("the session must be open first: enter it with 'with', or call open()")
-        if self._closing:
+        if self._desk.closing:
             raise LocalUsageError("a session that was closed can't be finished: call finish() before leaving")
-        self._finishing, self._usable = True, False
-        self._work.ring()
+        self._desk.finishing, self._usable = True, False
+        self._desk.work.ring()
         await self.ended.wait()
         if self._failure is not None:
             raise self._failure
 
     async def close(self) -> None:
         """End the session within a bound; ticks without an answer get none. Does nothing the second time."""
-        self._closing, self._usable = True, False
-        self._mailbox.lift_bound()
+        self._desk.closing, self._usable = True, False
+        self._desk.mailbox.lift_bound()
         if self._supervisor is None or self._supervisor.done():
             return
-        self._work.ring()
+        self._desk.work.ring()
         try:
             if self._stream is not None:
                 await asyncio.wait([self._supervisor], timeout=CLOSE_GRACE_S)
@@ -207,7 +194,7 @@ class SessionCore:
         """Bring the books in line with the Welcome that *data* must be."""
         response = wire.response(data)
         if response.WhichOneof("message") != "welcome":
-            raise DaemonProtocolError(f"the daemon must answer Hello with Welcome: was {_kind(response)}")
+            raise DaemonProtocolError(f"the daemon must answer Hello with Welcome: was {wire.kind(response)}")
         welcome = response.welcome
         limits = (welcome.next_sequence, welcome.in_flight_max, welcome.rebuild_ticks)
         resumed = welcome.state_origin == pb.STATE_ORIGIN_RESUMED
@@ -246,16 +233,20 @@ class SessionCore:
         """Keep the session going until it is finished, closed or failed."""
         try:
             while stream is not None:
+                self._stream = stream
+                exchange = Exchange(stream, self._desk, self.welcome.heartbeat_interval_ns / 1e9)
                 try:
-                    end = await self._serve(stream)
+                    end = await exchange.run()
                 finally:
                     self._stream = None
                     await stream.close()
+                if exchange.token_of_goodbye is not None:
+                    self._token = exchange.token_of_goodbye
                 stream = await self._next_stream(end)
         except PenstockError as error:
             self._failure = error
         except asyncio.CancelledError:
-            if self._failure is None and not self._closing:
+            if self._failure is None and not self._desk.closing:
                 self._failure = SessionLost("the session's task was cancelled", unanswered=self._ledger.unanswered)
         except Exception as error:  # noqa: BLE001 - Policy: a mistake of ours reaches the caller, not a dead task.
             self._failure = error
@@ -264,16 +255,16 @@ class SessionCore:
                 self._deadline_timer.cancel()
             self._usable = False
             self.ended.set()
-            self._mailbox.close(self._failure)
-            self._on_room()
+            self._desk.mailbox.close(self._failure)
+            self._desk.on_room()
 
     async def _next_stream(self, end: StreamEnded) -> Stream | None:
         """Open another stream after *end*; None where the session is over."""
         loop = asyncio.get_running_loop()
         policy = self._settings.reconnect
-        if policy is not None and not self._over:
+        if policy is not None and not self._desk.over:
             _log.warning("connection lost: address=%s, reason=%s", self._settings.address, end)
-        while not self._over:
+        while not self._desk.over:
             left_s = self._backoff.remaining_s(loop.time()) if policy is not None else 0.0
             delay_s = self._backoff.next_delay_s()
             if policy is None or delay_s >= left_s:
@@ -295,11 +286,6 @@ class SessionCore:
                 end = again.with_traceback(None)
         return None
 
-    @property
-    def _over(self) -> bool:
-        """Whether nothing is left to do once the stream has ended."""
-        return self._said_goodbye or self._closing or (self._finishing and not self._ledger.unanswered)
-
     def _expire(self) -> None:
         """End the session: its deadline has come."""
         self._usable = False
@@ -309,128 +295,3 @@ class SessionCore:
         )
         if self._supervisor is not None:
             self._supervisor.cancel()
-
-    # --- On one stream ----------------------------------------------------------------------------------------------
-
-    async def _serve(self, stream: Stream) -> StreamEnded:
-        """Read and write *stream* until it ends, and return how."""
-        loop = asyncio.get_running_loop()
-        self._stream = stream
-        self._heartbeat_due = self._draining = False
-        self._work.ring()
-        interval_s = self.welcome.heartbeat_interval_ns / 1e9
-        self._pulse = Pulse.start(interval_s, loop.time()) if interval_s > 0 else None
-        if self._pulse is not None:
-            self._beat_timer = loop.call_at(self._pulse.due_s, self._beat)
-        writer = loop.create_task(self._write_all(stream), name="penstock writer")
-        writer.add_done_callback(lambda task: self._writer_ended(task, stream))
-        try:
-            end = await self._read_all(stream)
-        finally:
-            if self._beat_timer is not None:
-                self._beat_timer.cancel()
-            writer.cancel()
-            await asyncio.wait([writer])
-        mistake = None if writer.cancelled() else writer.exception()
-        if mistake is not None:
-            raise mistake
-        return end
-
-    async def _read_all(self, stream: Stream) -> StreamEnded:
-        """Handle every message of *stream* until its end."""
-        now_s = asyncio.get_running_loop().time
-        while True:
-            try:
-                data = await stream.read()
-            except StreamEnded as end:
-                if not end.again:
-                    raise end.refusal() from None
-                return end.with_traceback(None)  # Its frames would keep the connection.
-            received_ns = time.time_ns()
-            if data is None:
-                return StreamEnded("OK", "the daemon is draining" if self._draining else "the daemon closed the stream")
-            if self._pulse is not None:
-                self._pulse.received_s = now_s()
-            self._handle(wire.response(data), received_ns)
-            if self._mailbox.full:
-                self._paused = True
-                await self._mailbox.room()
-                self._paused = False
-
-    def _handle(self, response: pb.StreamPredictionsResponse, received_ns: int) -> None:
-        """Take in one message."""
-        kind = response.WhichOneof("message")
-        if kind == "predictions":
-            batch = wire.batch(response.predictions, received_ns)
-            refused = [error.sequence for error in batch.errors] if batch.errors else []
-            self._ledger.answer(batch.predictions["sequence"], refused)
-            if self._backoff.attempts:
-                self._backoff.progress()
-            self._mailbox.put(batch)
-            self._on_room()
-        elif kind == "heartbeat":
-            if not self._ledger.unanswered:
-                self._backoff.progress()
-            return  # Nothing that the writer waits for has changed.
-        elif kind == "rebuild_progress":
-            self._ledger.rebuild_progress(response.rebuild_progress.ticks)
-        elif kind == "goodbye":
-            self._draining = True
-            self._token = response.goodbye.resume_token
-        else:
-            raise DaemonProtocolError(f"the daemon must not send {_kind(response)} after Welcome")
-        if self._ledger.has_more or self._finishing:
-            self._work.ring()
-
-    async def _write_all(self, stream: Stream) -> None:
-        """Send whatever has gathered, again and again, until the session says Goodbye or the stream ends."""
-        loop = asyncio.get_running_loop()
-        try:
-            while True:
-                outgoing = None if self._draining or self._closing else self._ledger.take(BATCH_TICKS_MAX)
-                if outgoing is not None:
-                    data = wire.ticks(outgoing)
-                elif self._over:
-                    break
-                elif self._heartbeat_due:
-                    data = wire.heartbeat()
-                else:
-                    await self._work.wait()
-                    continue
-                self._heartbeat_due = False
-                await stream.write(data)
-                if self._pulse is not None:
-                    self._pulse.sent_s = loop.time()
-            await stream.write(wire.goodbye())
-            self._said_goodbye = True
-            await stream.done_writing()
-        except StreamEnded:
-            return  # The reader learns the reason.
-        await asyncio.sleep(CLOSE_GRACE_S if self._closing else FINISH_GRACE_S)
-        stream.give_up("the daemon did not close the stream after Goodbye")
-
-    def _writer_ended(self, writer: asyncio.Task[None], stream: Stream) -> None:
-        """End the stream where the writer failed by a mistake of ours, so that the reader does not wait for ever."""
-        if not writer.cancelled() and writer.exception() is not None:
-            stream.give_up("the writer failed")
-
-    def _beat(self) -> None:
-        """Send a heartbeat where one is due, give up a silent daemon, and look again when there is reason to."""
-        assert self._pulse is not None, "a beat without a pulse"
-        loop = asyncio.get_running_loop()
-        now_s = loop.time()
-        if self._paused:
-            self._pulse.received_s = now_s  # We do not listen: silence says nothing.
-        send, lost = self._pulse.look(now_s)
-        if lost and self._stream is not None:
-            silent_s = INTERVALS_TO_LOST * self._pulse.interval_s
-            self._stream.give_up(f"the daemon was silent for {silent_s:.3g} s")
-            return
-        if send:
-            self._heartbeat_due = True
-            self._work.ring()
-        self._beat_timer = loop.call_at(max(self._pulse.due_s, now_s + LOOK_AGAIN_S_MIN), self._beat)
-
-
-def _kind(response: pb.StreamPredictionsResponse) -> str:
-    return response.WhichOneof("message") or "a message of no kind"

@@ -30,6 +30,7 @@ from penstock_client.reconnect import ReconnectPolicy
 from penstock_client.replay_schedule import MAX_SPEED, due_offsets_ns, random_splits
 from penstock_client.replay_timer import LoopTimer, tighten_timer_slack
 from penstock_client.session import Session, connect
+from penstock_client.settings import CONNECT_DEADLINE_S
 
 LEAD_NS: Final = 50_000_000  # From Welcome to the first tick, for everything to be in its place.
 LOOK_S: Final = 0.25  # Between two looks at progress.
@@ -53,7 +54,7 @@ class ReplayPlan:
         speed: times the market's; MAX_SPEED for as fast as the daemon takes them.
         model: its name; empty for the active one.
         client_name: in the daemon's logs.
-        timeout_s: for Welcome, for a lost connection to come back, and for any answer that is outstanding.
+        timeout_s: for Welcome (at most CONNECT_DEADLINE_S), for a lost connection to come back, and for any answer that is outstanding.
         splits_seed: cut the ticks into batches at random places; None for natural batching.
     """
 
@@ -164,7 +165,7 @@ async def replay_async(plan: ReplayPlan, look: Look | None = None) -> ReplayRun:
         model=plan.model,
         pace=plan.pace,
         client_name=plan.client_name,
-        connect_deadline_s=plan.timeout_s,
+        connect_deadline_s=min(plan.timeout_s, CONNECT_DEADLINE_S),
         reconnect=ReconnectPolicy(give_up_after_s=plan.timeout_s),
     )
     replayer = _Replayer(run, session, look)

@@ -136,9 +136,8 @@ def run_replay(options: argparse.Namespace) -> int:
         from penstock_client.report_page import check_report_name
 
         check_report_name(options.report)
-    plan = plan_of(options)
     with Progress(enabled=not (options.json or options.quiet)) as progress:
-        run = replay(plan, progress)
+        run = replay(plan_of(options), progress)
     if not run.sent and not options.json:  # There is nothing to report but why.
         if run.failure is not None:
             raise run.failure

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -19,9 +20,11 @@ import numpy as np
 
 from penstock.v1.records import PROBABILITY_ONE, UNDEFINED_PRICE, PredictionFlag
 from penstock_client.replay import ReplayRun
-from penstock_client.replay_summary import BUDGET_NS, microseconds_text, percentile_ns, share_text
+from penstock_client.replay_summary import BUDGET_NS, percentile_ns
+from penstock_client.wording import microseconds_text, share_text
 
 INSTRUMENTS_SHOWN: Final = 4
+READY_S: Final = 3.0
 PLAIN_LINE_S: Final = 10.0  # Between two lines where nobody can look at a bar.
 _SAMPLE: Final = 2000  # Of the ticks since the last look: enough for a p99, and quick.
 _LATEST: Final = 256  # Ticks in which the latest prediction of an instrument is looked for.
@@ -47,10 +50,13 @@ class Progress:
             self._drawer = subprocess.Popen(
                 [sys.executable, "-m", "penstock_client.replay_drawing"],
                 stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
                 process_group=0,  # Ctrl-C is for the replay.
             )
             assert self._drawer.stdin is not None, "asked for a pipe"
+            assert self._drawer.stdout is not None, "asked for a pipe"
             os.set_blocking(self._drawer.stdin.fileno(), False)
+            select.select([self._drawer.stdout], [], [], READY_S)  # Its start must not cost the first ticks a core.
         return self
 
     def __exit__(
@@ -61,6 +67,8 @@ class Progress:
             return
         try:
             self._drawer.stdin.close()
+            if self._drawer.stdout is not None:
+                self._drawer.stdout.close()
             self._drawer.wait(timeout=5)
         except (OSError, subprocess.TimeoutExpired):
             self._drawer.send_signal(signal.SIGKILL)

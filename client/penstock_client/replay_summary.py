@@ -17,6 +17,7 @@ from penstock.v1.records import PredictionFlag, PredictionHash, Stage
 from penstock_client.machine import describe_machine, machine_line
 from penstock_client.replay import ReplayRun
 from penstock_client.replay_schedule import MAX_SPEED
+from penstock_client.wording import microseconds_text, share_text
 
 BUDGET_NS: Final = 5_000_000  # What `share_within_5ms` is about, whatever the daemon's own budget.
 PERCENTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p999": 0.999}
@@ -169,21 +170,3 @@ def _stages(run: ReplayRun) -> dict[str, dict[str, float]]:
             p50, p99 = (percentile_ns(ascending, share) / 1e3 for share in (0.5, 0.99))
             found[Stage(index).name.lower()] = {"p50": p50, "p99": p99, "max": int(ascending[-1]) / 1e3}
     return found
-
-
-def microseconds_text(microseconds: float) -> str:
-    """Return a duration in the unit that suits it."""
-    if microseconds < 10:
-        return f"{microseconds:.1f} µs"
-    if microseconds < 1000:
-        return f"{microseconds:.0f} µs"
-    if microseconds < 1_000_000:
-        return f"{microseconds / 1000:.2f} ms"
-    return f"{microseconds / 1e6:.2f} s"
-
-
-def share_text(share: float) -> str:
-    """Return a share that never rounds up to all."""
-    if share == 1:
-        return "100 %"
-    return f"{np.floor(share * 1e5) / 1e3:.3f} %"

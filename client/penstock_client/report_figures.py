@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from penstock.v1.records import PROBABILITY_ONE
 from penstock_client.replay import ReplayRun
 from penstock_client.replay_schedule import MAX_SPEED
-from penstock_client.replay_summary import BUDGET_NS, microseconds_text, percentile_ns, share_text
+from penstock_client.replay_summary import BUDGET_NS, percentile_ns
 from penstock_client.report_skill import Skill, measure_skill, mids
 from penstock_client.report_theme import Theme
+from penstock_client.wording import microseconds_text, share_text
 
 COLUMNS: Final = 160  # Of a course over time.
 COLUMN_TICKS_MIN: Final = 20  # On average: a p99 of a handful is noise.

@@ -19,9 +19,9 @@ from penstock_client.errors import LocalUsageError
 from penstock_client.extras import require
 from penstock_client.machine import machine_line
 from penstock_client.replay import ReplayRun
-from penstock_client.replay_summary import microseconds_text, share_text
 from penstock_client.report_figures import WIDTH_IN, figures_of
 from penstock_client.report_theme import DAY, NIGHT, Theme, settings_of
+from penstock_client.wording import microseconds_text, share_text
 
 SUFFIXES: Final = (".html", ".png")
 _DOTS_PER_INCH: Final = 130

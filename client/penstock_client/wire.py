@@ -90,6 +90,11 @@ def response(data: bytes) -> pb.StreamPredictionsResponse:
         raise DaemonProtocolError(f"the daemon sent {len(data)} bytes that are no StreamPredictionsResponse") from exc
 
 
+def kind(message: pb.StreamPredictionsResponse) -> str:
+    """Name what *message* is, for a sentence."""
+    return message.WhichOneof("message") or "a message of no kind"
+
+
 def batch(message: pb.PredictionBatch, received_ns: int) -> Batch:
     """View a PredictionBatch as arrays.
 

@@ -15,12 +15,11 @@ from penstock_client.errors import LocalUsageError, SessionLost
 from penstock_client.replay_output import check_output_name, write_predictions
 from penstock_client.replay_summary import (
     closing_text,
-    microseconds_text,
     percentile_ns,
     prediction_hash,
-    share_text,
     summarise,
 )
+from penstock_client.wording import microseconds_text, share_text
 from support.replay_runs import finished_run
 
 
