@@ -33,6 +33,7 @@ class RunningDaemon:
     process: subprocess.Popen[bytes]
     address: str
     log_path: Path
+    metrics_address: str = ""
 
     @property
     def pid(self) -> int:
@@ -41,10 +42,14 @@ class RunningDaemon:
     def log(self) -> list[dict[str, object]]:
         """Return the log's lines so far."""
         lines = self.log_path.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
     def output(self) -> str:
         return self.log_path.read_text()
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        """Return the log's lines about one kind of event."""
+        return [line for line in self.log() if line.get("event") == name]
 
     def terminate(self) -> int:
         """Stop it as an operator would, and return its exit code."""
@@ -57,14 +62,14 @@ class RunningDaemon:
         self.process.wait(STOP_TIMEOUT_S)
 
 
-def start_daemon(
+def launch_daemon(
     folder: Path,
     *sets: str,
     address: str = "",
     arguments: tuple[str, ...] = (),
     environment: dict[str, str] | None = None,
 ) -> RunningDaemon:
-    """Start a daemon and return it once it serves; the caller stops it."""
+    """Start a daemon and return it at once; the caller waits, and stops it."""
     address = address or f"unix:{folder}/penstock.sock"
     log_path = folder / f"penstockd-{time.monotonic_ns()}.log"
     settings = (f"server.address={address}", "metrics.address=", *sets)
@@ -75,18 +80,28 @@ def start_daemon(
         process = subprocess.Popen(
             command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
         )
+    return RunningDaemon(process, address, log_path)
+
+
+def start_daemon(
+    folder: Path,
+    *sets: str,
+    address: str = "",
+    arguments: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
+) -> RunningDaemon:
+    """Start a daemon and return it once it serves; the caller stops it."""
+    daemon = launch_daemon(folder, *sets, address=address, arguments=arguments, environment=environment)
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        output = log_path.read_text()
-        if '"event": "serving"' in output:
-            served = next(json.loads(line) for line in output.splitlines() if '"event": "serving"' in line)
-            return RunningDaemon(process, str(served["address"]), log_path)
-        if process.poll() is not None:
-            raise AssertionError(f"penstockd ended with {process.returncode}:\n{output}")
+        for served in daemon.events("serving"):
+            daemon.address, daemon.metrics_address = str(served["address"]), str(served["metrics"])
+            return daemon
+        if daemon.process.poll() is not None:
+            raise AssertionError(f"penstockd ended with {daemon.process.returncode}:\n{daemon.output()}")
         time.sleep(0.02)
-    process.kill()
-    process.wait()
-    raise AssertionError(f"penstockd did not serve within {START_TIMEOUT_S} s:\n{log_path.read_text()}")
+    daemon.kill()
+    raise AssertionError(f"penstockd did not serve within {START_TIMEOUT_S} s:\n{daemon.output()}")
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@
         stream.ticks(quotes(10))
         predictions = stream.predictions(10)
 
-Nothing is read before the first ``receive``: a stream that never calls it is a client that never reads.
+One message is read for each ``receive``: a stream that does not call it is a client that does not read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from penstock.v1 import prediction_pb2 as pb
 from penstock.v1 import status_pb2
-from penstock.v1.records import PREDICTION_DTYPE, predictions_from_bytes
+from penstock.v1.records import PREDICTION_DTYPE, PredictionHash, predictions_from_bytes
 
 METHOD = "/penstock.v1.PredictionService/StreamPredictions"
 DETAILS_TRAILER = "grpc-status-details-bin"
@@ -70,13 +70,20 @@ class RawStream:
     """One call of StreamPredictions on a connection of its own."""
 
     def __init__(self, address: str, *, options: tuple[tuple[str, int], ...] = ()) -> None:
-        own = ("grpc.use_local_subchannel_pool", 1)
-        self.channel = grpc.insecure_channel(address, options=(own, ("grpc.max_send_message_length", -1), *options))
+        own = (
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.http2.bdp_probe", 0),  # Else the window grows with what comes, read or not.
+        )
+        self.channel = grpc.insecure_channel(address, options=(*own, *options))
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         call = self.channel.stream_stream(METHOD, response_deserializer=pb.StreamPredictionsResponse.FromString)
         self.call = call(iter(self._outbox.get, None))
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._reader: threading.Thread | None = None
+        self._wanted = threading.Semaphore(0)  # Messages that the reader may read.
+        self._waiting = False  # One of them has not come yet.
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         self.welcome = pb.Welcome()
         self.next_sequence = 0
         self.errors: list[pb.TickError] = []  # Those that came with ``predictions``.
@@ -94,8 +101,8 @@ class RawStream:
         self.call.cancel()
         self._outbox.put(None)
         self.channel.close()
-        if self._reader is not None:
-            self._reader.join(PATIENCE_S)
+        self._wanted.release()
+        self._reader.join(PATIENCE_S)
 
     # --- Sending --------------------------------------------------------------------------------------------------
 
@@ -135,9 +142,9 @@ class RawStream:
             StreamEndError: the stream has ended; its code is "OK" after an orderly end.
             TimeoutError: nothing came.
         """
-        if self._reader is None:
-            self._reader = threading.Thread(target=self._read, daemon=True)
-            self._reader.start()
+        if not self._waiting:
+            self._waiting = True
+            self._wanted.release()
         try:
             item = self._inbox.get(timeout=timeout_s)
         except queue.Empty:
@@ -145,6 +152,7 @@ class RawStream:
         if isinstance(item, StreamEndError):
             self._inbox.put(item)
             raise item
+        self._waiting = False
         if kind:
             assert item.WhichOneof("message") == kind, f"expected {kind}, got {item}"
         return item
@@ -180,8 +188,38 @@ class RawStream:
 
     def _read(self) -> None:
         try:
+            self._wanted.acquire()
             for response in self.call:
                 self._inbox.put(response)
+                self._wanted.acquire()
             self._inbox.put(StreamEndError("OK", ""))
         except grpc.RpcError as error:
             self._inbox.put(end_of(error))
+
+
+def run_through(stream: RawStream, ticks: NDArray[np.void], *, split: int = 50) -> NDArray[np.void]:
+    """Send *ticks*, *split* at a time, and return their predictions; errors are added to ``stream.errors``."""
+    found = [np.zeros(0, PREDICTION_DTYPE)]
+    for start in range(0, len(ticks), split):
+        part = ticks[start : start + split]
+        stream.ticks(part)
+        found.append(stream.predictions(len(part)))
+    return np.concatenate(found)
+
+
+def undisturbed(address: str, ticks: NDArray[np.void], **changes: Any) -> NDArray[np.void]:
+    """Return the predictions of a session of its own that loses nothing."""
+    with RawStream(address) as stream:
+        stream.hello(client_name="undisturbed", **changes)
+        predictions = run_through(stream, ticks)
+        stream.goodbye()
+        assert stream.end().code == "OK"
+    return predictions
+
+
+def hash_of(*predictions: NDArray[np.void]) -> str:
+    """Return the prediction hash of all of them, one after the other."""
+    digest = PredictionHash()
+    for some in predictions:
+        digest.update(some)
+    return digest.hexdigest()
