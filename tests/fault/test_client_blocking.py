@@ -8,8 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import grpc
 import numpy as np
@@ -31,12 +29,6 @@ from support.tick_arrays import quotes
 
 INSTRUMENTS = [Instrument(1, "BTCUSDT")]
 QUICK = ReconnectPolicy(initial_s=0.001, max_s=0.01, give_up_after_s=0.3)
-
-
-@pytest.fixture
-def socket_path() -> Iterator[Path]:
-    with TemporaryDirectory(prefix="penstock-") as folder:
-        yield Path(folder) / "s.sock"
 
 
 @pytest.fixture(autouse=True)

@@ -1,14 +1,9 @@
-"""What an async session does when the other side misbehaves, against a scripted server over a real socket."""
+"""What an async session does when all goes well, when it is refused, and when the daemon talks nonsense."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import grpc
 import numpy as np
@@ -18,85 +13,29 @@ from penstock.v1 import prediction_pb2 as pb
 from penstock.v1 import status_pb2
 from penstock.v1.records import PREDICTION_DTYPE
 from penstock_client import (
-    Batch,
     ConnectFailed,
     DaemonProtocolError,
-    DeadlineExceeded,
-    Instrument,
     LocalUsageError,
-    ReconnectPolicy,
-    Session,
-    SessionLost,
     SessionRefused,
     TickErrorReason,
     connect,
 )
-from support.model_daemon import ModelDaemon, Windows
-from support.scripted_server import ScriptedServer, ServerStream, StreamOverError, by_the_rules, until_goodbye
-from support.tick_arrays import quotes
+from support.client_runs import (
+    INSTRUMENTS,
+    QUICK,
+    Responses,
+    assert_as_if_never_lost,
+    drops_after,
+    read,
+    refuse,
+    ticks_of,
+    together,
+    until,
+)
+from support.model_daemon import ModelDaemon
+from support.scripted_server import ScriptedServer, ServerStream, by_the_rules, until_goodbye
 
-INSTRUMENTS = [Instrument(1, "BTCUSDT"), Instrument(2, "ETHUSDT")]
-QUICK = ReconnectPolicy(initial_s=0.001, max_s=0.01, give_up_after_s=0.3)
-Responses = Iterator[pb.StreamPredictionsResponse | bytes]
-
-
-@pytest.fixture
-def socket_path() -> Iterator[Path]:
-    with TemporaryDirectory(prefix="penstock-") as folder:
-        yield Path(folder) / "s.sock"
-
-
-@pytest.fixture(autouse=True)
-async def nothing_is_left_over() -> AsyncIterator[None]:
-    threads = set(threading.enumerate())
-    tasks = asyncio.all_tasks()
-    yield
-    # gRPC ends its own task a moment after a call is cancelled.
-    await until(lambda: not asyncio.all_tasks() - tasks - {asyncio.current_task()})
-    assert not {thread.name for thread in set(threading.enumerate()) - threads if "penstock" in thread.name}
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - What it waits for happens in other threads.
-            await asyncio.sleep(0.001)
-
-
-def ticks_of(count: int, first: int = 0) -> np.ndarray:
-    ticks = quotes(count)
-    ticks["ts_event"] = np.arange(count) + first
-    ticks["instrument_id"] = 1 + ticks["ts_event"] % 2
-    return ticks
-
-
-async def read(session: Session, answers: int) -> list[Batch]:
-    batches, count = [], 0
-    while count < answers:
-        batch = await session.receive(20)
-        assert batch is not None, f"the session ended after {count} of {answers} answers"
-        batches.append(batch)
-        count += len(batch.predictions) + len(batch.errors)
-    assert count == answers
-    return batches
-
-
-def together(batches: list[Batch]) -> np.ndarray:
-    return np.concatenate([batch.predictions for batch in batches])
-
-
-def assert_as_if_never_lost(predictions: np.ndarray, count: int, rebuild_ticks: int) -> None:
-    windows = Windows([1, 2], rebuild_ticks)
-    assert predictions["sequence"].tolist() == list(range(count))
-    assert predictions["model_serial"].tolist() == [windows.step(tick) for tick in ticks_of(count)]
-
-
-def refuse(code: grpc.StatusCode, message: str, **fault: str):
-    def script(stream: ServerStream) -> Responses:
-        stream.hello()
-        stream.abort(code, message, status_pb2.Fault(**fault) if fault else None)
-        yield b""
-
-    return script
+pytestmark = pytest.mark.usefixtures("nothing_is_left_over")
 
 
 # --- All goes well ----------------------------------------------------------------------------------------------------
@@ -285,171 +224,6 @@ async def test_a_daemon_that_takes_hello_and_says_nothing_fails_at_the_connect_d
         await connect(server.address, instruments=INSTRUMENTS, connect_deadline_s=0.2).open()
 
 
-# --- Losses -----------------------------------------------------------------------------------------------------------
-
-
-def drops_after(answers: int, *, restart: bool = False):
-    """Answer by the rules, but break off in the middle of a batch after *answers* in all."""
-
-    def script(stream: ServerStream) -> Responses:
-        session, welcome = stream.open()
-        yield welcome
-        given = 0
-        while given < answers:
-            if not session.ready:
-                session.take(stream.ticks())
-            now = min(answers - given, session.ready)
-            yield from session.give(now)
-            given += now
-        time.sleep(0.02)  # The answers are on their way.
-        if restart:
-            stream.server.daemon.restart()
-        stream.drop()
-
-    return script
-
-
-@pytest.mark.parametrize("restart", [False, True], ids=["states kept", "states lost"])
-async def test_a_connection_that_drops_in_mid_batch_costs_no_tick_and_no_state(socket_path, restart):
-    scripts = [drops_after(7, restart=restart), drops_after(90, restart=restart), by_the_rules]
-    with ScriptedServer(socket_path, *scripts) as server:
-        async with connect(server.address, instruments=INSTRUMENTS, reconnect=QUICK) as session:
-            reader = asyncio.create_task(read(session, 500))
-            await session.send(ticks_of(500))
-            assert_as_if_never_lost(together(await reader), 500, 4)
-            assert session.reconnects == 2
-            await session.finish()
-        rebuilds = [r for _, _, r in server.requests if r.ticks.purpose == pb.PURPOSE_REBUILD]
-        assert bool(rebuilds) == restart
-
-
-async def test_a_draining_daemon_answers_what_it_has_and_the_next_one_goes_on(socket_path):
-    def drains(stream: ServerStream) -> Responses:
-        session, welcome = stream.open()
-        yield welcome
-        session.take(stream.ticks())
-        goodbye = pb.Goodbye(reason=pb.Goodbye.REASON_DRAINING, message="the daemon is stopping")
-        yield pb.StreamPredictionsResponse(goodbye=goodbye)
-        yield from session.give(1000)
-        stream.server.daemon.restart()
-        reader = threading.Thread(target=stream.receive_all)  # There would be room for more ticks now.
-        reader.start()
-        reader.join(0.1)
-
-    not_yet = refuse(grpc.StatusCode.UNAVAILABLE, "warming up", reason="NOT_READY")
-    with ScriptedServer(socket_path, drains, not_yet, by_the_rules) as server:
-        async with connect(server.address, instruments=INSTRUMENTS, reconnect=QUICK) as session:
-            reader = asyncio.create_task(read(session, 300))
-            await session.send(ticks_of(300))
-            assert_as_if_never_lost(together(await reader), 300, 4)
-            await session.finish()
-        second_hello = next(r.hello for _, number, r in server.requests if number == 2)
-        assert second_hello.resume_token == b""
-        assert server.kinds(0) == ["hello", "ticks"]
-
-
-async def test_a_silent_daemon_is_treated_as_lost(socket_path):
-    def falls_silent(stream: ServerStream) -> Responses:
-        session, welcome = stream.open()
-        yield welcome
-        while True:
-            request = stream.receive()
-            if request.WhichOneof("message") == "ticks":
-                session.take(request.ticks)
-
-    with ScriptedServer(
-        socket_path, falls_silent, by_the_rules, daemon=ModelDaemon(64, 4, heartbeat_interval_ns=20_000_000)
-    ) as server:
-        async with connect(server.address, instruments=INSTRUMENTS, reconnect=QUICK) as session:
-            await session.send(ticks_of(10))
-            assert_as_if_never_lost(together(await read(session, 10)), 10, 4)
-            assert session.reconnects >= 1
-            assert server.kinds(0).count("heartbeat") >= 1
-
-
-async def test_a_daemon_that_dies_of_every_tick_is_given_up(socket_path):
-    def dies_of_ticks(stream: ServerStream) -> Responses:
-        _, welcome = stream.open()
-        yield welcome
-        stream.ticks()
-        stream.drop()
-
-    with ScriptedServer(socket_path, dies_of_ticks) as server:
-        async with connect(server.address, instruments=INSTRUMENTS, reconnect=QUICK) as session:
-            await session.send(ticks_of(3))
-            with pytest.raises(SessionLost, match="3 ticks have no answer") as caught:
-                await session.receive(20)
-            assert caught.value.unanswered == 3
-            assert caught.value.attempts > 1
-
-
-async def test_a_daemon_that_never_comes_back_is_given_up(socket_path):
-    with ScriptedServer(socket_path) as server:
-        async with connect(server.address, instruments=INSTRUMENTS, reconnect=QUICK) as session:
-            server.stop()
-            with pytest.raises(SessionLost, match="not regained"):
-                await session.receive(20)
-            with pytest.raises(SessionLost):
-                session.try_send(ticks_of(1))
-
-
-async def test_without_reconnect_a_loss_ends_the_session(socket_path):
-    with ScriptedServer(socket_path, drops_after(3)) as server:
-        async with connect(server.address, instruments=INSTRUMENTS, reconnect=False) as session:
-            await session.send(ticks_of(10))
-            assert together(await read(session, 3))["sequence"].tolist() == [0, 1, 2]
-            with pytest.raises(SessionLost, match=r"reconnect=False.*7 ticks"):
-                await session.receive(20)
-        assert server.kinds().count("hello") == 1
-
-
-async def test_ticks_can_be_queued_and_finished_during_an_outage(socket_path):
-    with ScriptedServer(socket_path) as server:
-        async with connect(server.address, instruments=INSTRUMENTS) as session:
-            await session.send(ticks_of(10))
-            await read(session, 10)
-            server.stop()
-            await asyncio.sleep(0.05)
-            await session.send(ticks_of(10, 10))
-            finishing = asyncio.create_task(session.finish())
-            with ScriptedServer(socket_path, daemon=ModelDaemon(64, 4)):
-                await finishing
-                assert together(await read(session, 10))["sequence"].tolist() == list(range(10, 20))
-
-
-async def test_a_daemon_with_other_horizons_does_not_take_a_session_over(socket_path):
-    def other_horizons(stream: ServerStream) -> Responses:
-        _, welcome = stream.open()
-        welcome.welcome.horizons[0].name = "100ms"
-        yield welcome
-        stream.receive()
-
-    with ScriptedServer(socket_path, drops_after(1), other_horizons) as server:
-        async with connect(server.address, instruments=INSTRUMENTS, reconnect=QUICK) as session:
-            await session.send(ticks_of(10))
-            await read(session, 1)
-            with pytest.raises(SessionLost, match="other horizons"):
-                await session.receive(20)
-
-
-async def test_reconnecting_again_and_again_leaves_no_connection_behind_even_without_a_collector(socket_path):
-    def open_files() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    gc.disable()
-    try:
-        with ScriptedServer(socket_path, *[drops_after(n) for n in range(1, 40)], by_the_rules) as server:
-            async with connect(server.address, instruments=INSTRUMENTS, reconnect=QUICK) as session:
-                before = open_files()
-                for number in range(40):
-                    await session.send(ticks_of(50, 50 * number))
-                    await read(session, 50)
-                assert session.reconnects > 20
-                await until(lambda: open_files() <= before + 4)  # Both ends are here, and each takes a moment.
-    finally:
-        gc.enable()
-
-
 # --- Nonsense ---------------------------------------------------------------------------------------------------------
 
 
@@ -512,150 +286,3 @@ async def test_a_resume_that_claims_unsent_ticks_is_refused(socket_path):
             await read(session, 4)
             with pytest.raises(DaemonProtocolError, match="must be in 4 to 10"):
                 await session.receive(20)
-
-
-# --- Time and leave-taking --------------------------------------------------------------------------------------------
-
-
-async def test_a_timeout_loses_nothing_that_comes_later(socket_path):
-    with ScriptedServer(socket_path) as server:
-        async with connect(server.address, instruments=INSTRUMENTS) as session:
-            with pytest.raises(DeadlineExceeded, match=r"timeout_s=0\.02"):
-                await session.receive(0.02)
-            await session.send(ticks_of(1))
-            assert len((await session.receive(20)).predictions) == 1
-
-
-async def test_the_deadline_of_a_session_reaches_sender_and_reader(socket_path):
-    def never_answers(stream: ServerStream) -> Responses:
-        _, welcome = stream.open()
-        yield welcome
-        while True:
-            stream.receive()
-
-    with ScriptedServer(socket_path, never_answers) as server:
-        async with connect(server.address, instruments=INSTRUMENTS, deadline_s=0.3) as session:
-            sender = asyncio.create_task(session.send(ticks_of(100)))
-            with pytest.raises(DeadlineExceeded, match=r"deadline_s=0\.3 has passed: 64 ticks"):
-                await session.receive(20)
-            with pytest.raises(DeadlineExceeded):
-                await sender
-
-
-async def test_leaving_early_says_goodbye_and_leaves_no_task(socket_path):
-    with ScriptedServer(socket_path) as server:
-        async with connect(server.address, instruments=INSTRUMENTS) as session:
-            await session.send(ticks_of(64))
-        assert server.kinds()[-1] == "goodbye"
-        with pytest.raises(LocalUsageError, match="before leaving"):
-            await session.finish()
-
-
-async def test_answers_can_be_read_after_leaving(socket_path):
-    with ScriptedServer(socket_path) as server:
-        async with connect(server.address, instruments=INSTRUMENTS) as session:
-            await session.send(ticks_of(64))
-            await session.finish()
-        assert sum([len(batch.predictions) async for batch in session.batches()]) == 64
-
-
-async def test_a_daemon_that_ignores_goodbye_does_not_keep_the_client(socket_path):
-    gone = threading.Event()
-
-    def clings(stream: ServerStream) -> Responses:
-        _, welcome = stream.open()
-        yield welcome
-        try:
-            while True:
-                stream.receive()
-        except StreamOverError:
-            gone.wait()
-
-    with ScriptedServer(socket_path, clings) as server:
-        async with connect(server.address, instruments=INSTRUMENTS):
-            pass
-        gone.set()
-        assert server.kinds()[-1] == "goodbye"
-
-
-async def test_finishing_does_not_wait_for_ever_for_a_daemon_that_ignores_goodbye(socket_path, monkeypatch):
-    monkeypatch.setattr("penstock_client.core.FINISH_GRACE_S", 0.1)
-    gone = threading.Event()
-
-    def clings(stream: ServerStream) -> Responses:
-        session, welcome = stream.open()
-        yield welcome
-        try:
-            yield from until_goodbye(stream, session)
-        finally:
-            gone.wait()
-
-    with ScriptedServer(socket_path, clings) as server:
-        async with connect(server.address, instruments=INSTRUMENTS) as session:
-            await session.send(ticks_of(10))
-            await session.finish()
-            assert len(await read(session, 10)) >= 1
-        gone.set()
-
-
-async def test_a_deadline_that_comes_after_the_end_changes_nothing(socket_path):
-    with ScriptedServer(socket_path) as server:
-        async with connect(server.address, instruments=INSTRUMENTS, deadline_s=0.2) as session:
-            await session.finish()
-            await asyncio.sleep(0.3)
-            assert await session.receive() is None
-            with pytest.raises(LocalUsageError, match="after finish"):
-                await session.send(ticks_of(1))
-
-
-async def test_leaving_by_an_exception_closes_the_session(socket_path):
-    with ScriptedServer(socket_path) as server:
-        with pytest.raises(LocalUsageError, match="length must be"):
-            async with connect(server.address, instruments=INSTRUMENTS) as session:
-                await session.send(bytes(80))
-        assert server.kinds()[-1] == "goodbye"
-
-
-async def test_leaving_during_an_outage_is_quick(socket_path):
-    with ScriptedServer(socket_path) as server:
-        async with connect(server.address, instruments=INSTRUMENTS) as session:
-            server.stop()
-            await asyncio.sleep(0.1)
-        assert await session.receive() is None
-
-
-async def test_a_reader_that_stays_away_stops_the_daemon_and_then_the_sender(socket_path, monkeypatch):
-    monkeypatch.setattr("penstock_client.session.UNREAD_PATIENCE_S", 0.1)
-    with ScriptedServer(socket_path) as server:
-        async with connect(server.address, instruments=INSTRUMENTS) as session:
-            session._mailbox._unread_max = 100
-            with pytest.raises(LocalUsageError, match="nobody has read an answer"):
-                await session.send(ticks_of(10_000))
-            unread = session.next_sequence
-            assert unread <= 100 + 64 + 64
-            sequences = together(await read(session, unread))["sequence"].tolist()
-            assert sequences == list(range(unread))
-
-
-async def test_a_session_is_opened_once_and_used_after_opening(socket_path):
-    with ScriptedServer(socket_path) as server:
-        session = connect(server.address, instruments=INSTRUMENTS)
-        for use in (lambda: session.try_send(ticks_of(1)), lambda: session.welcome):
-            with pytest.raises(LocalUsageError, match="must be open first"):
-                use()
-        async with session:
-            with pytest.raises(LocalUsageError, match="opened once"):
-                await session.open()
-        with pytest.raises(LocalUsageError, match="opened once"):
-            await session.open()
-
-
-async def test_two_readers_at_once_are_a_mistake(socket_path):
-    with ScriptedServer(socket_path) as server:
-        async with connect(server.address, instruments=INSTRUMENTS) as session:
-            first = asyncio.create_task(session.receive(20))
-            await asyncio.sleep(0)
-            with pytest.raises(LocalUsageError, match="one task at a time"):
-                await session.receive(20)
-            await session.send(ticks_of(1))
-            assert len((await first).predictions) == 1
