@@ -231,8 +231,8 @@ class Daemon:
 
     def _warm_up(self) -> int:
         """Load, compile, start, warm up, lock. Runs on an executor thread while health answers NOT_SERVING."""
+        self.models.load_first(self.config.models.active)  # First: a bad file is to be told before all the work.
         self.engine.compile()
-        self.models.load_first(self.config.models.active)
         self.engine.arena.touch()
         if self.config.memory.lock != "off":
             self._memory_note = self.engine.arena.lock()
