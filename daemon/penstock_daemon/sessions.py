@@ -243,6 +243,8 @@ class Session:
                     records=records, errors=errors, sent_ns=handed_ns + self._engine.unix_offset_ns
                 )
                 messages.append(pb.StreamPredictionsResponse(predictions=batch))
+            if self.released == self.published:
+                return messages  # No tick is left that an answer could be there for.
 
     def rewind(self, next_prediction_sequence: int) -> bool:
         """Go back to the first answer that a resumed client has not received.
