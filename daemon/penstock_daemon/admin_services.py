@@ -38,11 +38,13 @@ _Response = TypeVar("_Response")
 _log = structlog.get_logger("penstock.admin")
 
 
-async def _answering(context: Any, work: Awaitable[_Response]) -> _Response:
-    """Await *work*; a fault of the caller becomes the RPC's status."""
+async def _answering(context: Any, work: Awaitable[_Response], count: Callable[[str], None]) -> _Response:
+    """Await *work*; a fault of the caller is counted and becomes the RPC's status."""
     try:
         return await work
     except faults.SessionFault as fault:
+        count(fault.reason)
+        _log.info("call_refused", reason=fault.reason, detail=str(fault))
         await context.abort(fault.code, str(fault), fault.trailers())
         raise AssertionError("abort raises") from fault
 
@@ -68,7 +70,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         async def describe() -> model_pb2.DescribeModelResponse:
             return self._models.find(request.name, field_name="DescribeModelRequest.name").describe()
 
-        return await _answering(context, describe())
+        return await _answering(context, describe(), self._sessions.count_refusal)
 
     async def LoadModel(self, request: Any, context: Any) -> model_pb2.LoadModelResponse:  # noqa: N802 - gRPC's.
         """Read a model file into a free slot."""
@@ -85,7 +87,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             _log.info("model_loaded", model=entry.model.name, version=entry.model.version, slot=entry.slot)
             return model_pb2.LoadModelResponse(model=entry.summary)
 
-        return await _answering(context, load())
+        return await _answering(context, load(), self._sessions.count_refusal)
 
     async def ActivateModel(self, request: Any, context: Any) -> model_pb2.ActivateModelResponse:  # noqa: N802 - gRPC's.
         """Make a loaded model the one of new sessions, and on request of the open ones."""
@@ -99,7 +101,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             _log.info("model_activated", model=entry.model.name, sessions_switched=switched)
             return model_pb2.ActivateModelResponse(model=entry.summary, sessions_switched=switched)
 
-        return await _answering(context, activate())
+        return await _answering(context, activate(), self._sessions.count_refusal)
 
 
 class LatencyService(latency_pb2_grpc.LatencyServiceServicer):

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from penstock_daemon import faults
 
 _Message = TypeVar("_Message")
+_Reader = Callable[[bytes, Any], Awaitable[Any]]
 
 
 def read_message(read: Callable[[bytes], _Message], data: bytes, name: str) -> _Message:
@@ -38,7 +39,14 @@ def read_message(read: Callable[[bytes], _Message], data: bytes, name: str) -> _
 
 
 class ReadableRequests(grpc.aio.ServerInterceptor):
-    """Reads the requests of every handler that leaves it to gRPC; it looks at a call once, when it begins."""
+    """Reads the requests of every handler that leaves it to gRPC; it looks at a call once, when it begins.
+
+    Args:
+        count: called with the reason of each refusal.
+    """
+
+    def __init__(self, count: Callable[[str], None]) -> None:
+        self._count = count
 
     async def intercept_service(self, continuation: Callable[..., Awaitable[Any]], call: Any) -> Any:
         """Return the handler of *call*, reading for itself."""
@@ -47,45 +55,44 @@ class ReadableRequests(grpc.aio.ServerInterceptor):
             return handler
         read, write = handler.request_deserializer, handler.response_serializer
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(_call(handler.unary_unary, read), None, write)
+            return grpc.unary_unary_rpc_method_handler(_call(handler.unary_unary, self._reader(read)), None, write)
         if handler.unary_stream is not None:
             wrap = _generator if inspect.isasyncgenfunction(handler.unary_stream) else _call
-            return grpc.unary_stream_rpc_method_handler(wrap(handler.unary_stream, read), None, write)
+            return grpc.unary_stream_rpc_method_handler(wrap(handler.unary_stream, self._reader(read)), None, write)
         assert inspect.isasyncgenfunction(handler.stream_stream), "every other kind of handler reads for itself"
-        return grpc.stream_stream_rpc_method_handler(_stream(handler.stream_stream, read), None, write)
+        return grpc.stream_stream_rpc_method_handler(_stream(handler.stream_stream, self._reader(read)), None, write)
+
+    def _reader(self, read: Callable[[bytes], Any]) -> _Reader:
+        async def reading(data: bytes, context: Any) -> Any:
+            try:
+                return read_message(read, data, "message of this method's request type")
+            except faults.SessionFault as fault:
+                self._count(fault.reason)
+                await context.abort(fault.code, str(fault), fault.trailers())
+
+        return reading
 
 
-async def _read_or_abort(read: Callable[[bytes], Any], data: bytes, context: Any) -> Any:
-    try:
-        return read_message(read, data, "message of this method's request type")
-    except faults.SessionFault as fault:
-        await context.abort(fault.code, str(fault), fault.trailers())
-
-
-def _call(behaviour: Callable[..., Awaitable[Any]], read: Callable[[bytes], Any]) -> Callable[..., Awaitable[Any]]:
+def _call(behaviour: Callable[..., Awaitable[Any]], read: _Reader) -> Callable[..., Awaitable[Any]]:
     async def reading(data: bytes, context: Any) -> Any:
-        return await behaviour(await _read_or_abort(read, data, context), context)
+        return await behaviour(await read(data, context), context)
 
     return reading
 
 
-def _generator(
-    behaviour: Callable[..., AsyncIterator[Any]], read: Callable[[bytes], Any]
-) -> Callable[..., AsyncIterator[Any]]:
+def _generator(behaviour: Callable[..., AsyncIterator[Any]], read: _Reader) -> Callable[..., AsyncIterator[Any]]:
     async def reading(data: bytes, context: Any) -> AsyncIterator[Any]:
-        async for response in behaviour(await _read_or_abort(read, data, context), context):
+        async for response in behaviour(await read(data, context), context):
             yield response
 
     return reading
 
 
-def _stream(
-    behaviour: Callable[..., AsyncIterator[Any]], read: Callable[[bytes], Any]
-) -> Callable[..., AsyncIterator[Any]]:
+def _stream(behaviour: Callable[..., AsyncIterator[Any]], read: _Reader) -> Callable[..., AsyncIterator[Any]]:
     async def reading(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
         async def readable() -> AsyncIterator[Any]:
             async for data in requests:
-                yield await _read_or_abort(read, data, context)
+                yield await read(data, context)
 
         async for response in behaviour(readable(), context):
             yield response

@@ -195,7 +195,7 @@ class Daemon:
 
     async def _listen(self, address: UnixAddress | TcpAddress) -> None:
         server = grpc.aio.server(
-            interceptors=(ReadableRequests(),),
+            interceptors=(ReadableRequests(self.sessions.count_refusal),),
             options=(
                 ("grpc.so_reuseport", 0),
                 ("grpc.http2.bdp_probe", 0),

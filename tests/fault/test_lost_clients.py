@@ -310,9 +310,7 @@ def test_client_rebuilds_its_states_at_a_daemon_that_was_killed(tmp_path: Path) 
         again = resume(stream, welcome.resume_token, 200, first_sequence=200)
         assert again.state_origin == pb.STATE_ORIGIN_COLD
         assert again.daemon_id != welcome.daemon_id
-        stream.ticks(STREAM[:200], purpose=pb.PURPOSE_REBUILD)
-        while stream.receive("rebuild_progress").rebuild_progress.ticks < 200:
-            pass
+        stream.rebuild(STREAM[:200])
         after = run_through(stream, STREAM[200:300])
         leave(stream)
     assert np.concatenate([before, after])["forecasts"].tobytes() == forecasts.tobytes()

@@ -167,6 +167,12 @@ class RawStream:
                     return
                 raise
 
+    def rebuild(self, ticks: NDArray[np.void]) -> None:
+        """Send *ticks* to rebuild states, and wait until all are taken in."""
+        self.ticks(ticks, purpose=pb.PURPOSE_REBUILD)
+        while self.receive("rebuild_progress").rebuild_progress.ticks < len(ticks):
+            pass
+
     def predictions(self, answers: int) -> NDArray[np.void]:
         """Return the predictions among the next *answers* answers; errors are added to ``errors``."""
         found = [np.zeros(0, PREDICTION_DTYPE)]
