@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from penstock.v1.records import TICK_BYTES, TICK_DTYPE, TICK_LENGTH_WORDS, TICK_RTYPE, UNDEFINED_PRICE, Clock
 from penstock_daemon import engine_loop, rings
 from penstock_daemon import engine_memory as memory
-from penstock_daemon.engine_memory import Command, EngineSizes, Idle
+from penstock_daemon.engine_memory import AnswerBuffers, Command, EngineSizes, Idle
 from penstock_daemon.entry import bind
 from penstock_host import affinity
 from penstock_kernels.predictor import PackedModel
@@ -74,6 +74,7 @@ class Engine:
         self.arena, self.buffers = memory.allocate(sizes)
         self.engine_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.loop_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._egress = AnswerBuffers(*(getattr(self.buffers, name) for name in AnswerBuffers._fields))
         self.assisted = 0  # Ticks of the last batch that were predicted where it was published.
         # The dispatchers stand in until ``compile`` binds them.
         self._publish: Callable[..., Any] = rings.publish_ticks
@@ -127,9 +128,9 @@ class Engine:
         records = np.frombuffer(bytes(TICK_BYTES), TICK_DTYPE)  # Malformed: nothing is written.
         nobody = np.zeros(1, np.int64)
         self._publish = bind(rings.publish_ticks, buffers, 0, records, 0, 0, nobody, nobody, 0, 0, 0, 0)
-        self._waiting = bind(rings.waiting_answers, buffers, 0, 1)
-        self._release = bind(rings.release_answers, buffers, 0, 0, 0, 0, 0)
-        self._found = bind(rings.sources_with_answers, buffers, np.zeros(self.sizes.sources, np.int64))
+        self._waiting = bind(rings.waiting_answers, self._egress, 0, 1)
+        self._release = bind(rings.release_answers, self._egress, 0, 0, 0, 0, 0)
+        self._found = bind(rings.sources_with_answers, self._egress, np.zeros(self.sizes.sources, np.int64))
         self._word = bind(rings.shared_word, buffers.words, 0)
         self._arm = bind(rings.arm_loop, buffers.words)  # The loop looks once more for it, no harm.
         rings.set_shared_word(buffers.words, memory.STOP, 0)
@@ -262,16 +263,16 @@ class Engine:
 
     def answers(self, source: int, limit: int) -> tuple[int, int, bool]:
         """Look at a source's waiting answers; see ``rings.waiting_answers``."""
-        place, count, special = self._waiting(self.buffers, source, limit)
+        place, count, special = self._waiting(self._egress, source, limit)
         return place, count, special
 
     def release_answers(self, source: int, path: int, bulk: bool, count: int, *, repeated: int = 0) -> int:
         """Give answers' slots back; see ``rings.release_answers``."""
-        return int(self._release(self.buffers, source, path, 1 if bulk else 0, count, repeated))
+        return int(self._release(self._egress, source, path, 1 if bulk else 0, count, repeated))
 
     def sources_with_answers(self, found: NDArray[np.int64]) -> int:
         """List the sources whose rings hold answers; see ``rings.sources_with_answers``."""
-        return int(self._found(self.buffers, found))
+        return int(self._found(self._egress, found))
 
     def arm_loop(self) -> None:
         """Ask the engine to signal the loop at its next answer."""

@@ -245,6 +245,18 @@ class Buffers(NamedTuple):
     totals: NDArray[np.int64]  # (PATHS, PACES, STAGES, TOTALS)
 
 
+class AnswerBuffers(NamedTuple):
+    """Those of Buffers that the egress needs, by the same names: a call unpacks 7 arrays and not all of them."""
+
+    words: NDArray[np.int64]
+    settings: NDArray[np.int64]
+    cursors: NDArray[np.int64]
+    tick_slots: NDArray[Any]
+    prediction_slots: NDArray[Any]
+    histograms: NDArray[np.int64]
+    totals: NDArray[np.int64]
+
+
 def allocate(sizes: EngineSizes) -> tuple[Arena, Buffers]:
     """Take every buffer of the tick path from one arena, and seal it."""
     arena = Arena(sizes.arena_bytes)

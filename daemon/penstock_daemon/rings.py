@@ -170,7 +170,7 @@ def release_answers(m: Any, source: int, path: int, bulk: int, count: int, repea
     """Give *count* answers' slots back to the engine and count their EGRESS and TOTAL stages as ended now.
 
     Args:
-        m: Buffers; the source's cursor PREDICTION_CONSUMED and the histogram rows EGRESS and TOTAL are overwritten. A
+        m: AnswerBuffers; the source's cursor PREDICTION_CONSUMED and the histogram rows EGRESS and TOTAL are overwritten. A
             tick's slot is not used again before its answer is gone.
         source, path, bulk: whose, and which rows.
         count: how many.
