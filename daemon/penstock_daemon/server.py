@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib.metadata
+import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -47,6 +48,18 @@ _IDLE: Final = {"spin": Idle.SPIN, "spin_then_sleep": Idle.SPIN_THEN_SLEEP, "blo
 _STOP_RECORDER_S: Final = 5.0
 
 _log = structlog.get_logger("penstock.daemon")
+
+
+class _LostClients(logging.Filter):
+    """Drops what gRPC logs, with a traceback, when a client is gone before its status could be sent.
+
+    That is a lost connection, of which the session's own line tells.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether *record* is about anything else."""
+        kind = record.exc_info[0] if record.exc_info else None
+        return kind is None or kind.__name__ != "ExecuteBatchError"
 
 
 class StartError(Exception):
@@ -214,6 +227,7 @@ class Daemon:
             ModelService(self.models, self.sessions, self.config.models.folder), server
         )
         latency_pb2_grpc.add_LatencyServiceServicer_to_server(LatencyService(self.engine), server)
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_LostClients())
         await admin_services.set_health(self._health, SERVICES, serving=False)
         admin_services.add_health(server, self._health)
         admin_services.add_reflection(server, SERVICES)
