@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -56,6 +56,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self._models = models
         self._sessions = sessions
         self._folder = folder
+        self._changes: set[asyncio.Task[Any]] = set()
         self._changing = asyncio.Lock()  # One change at a time: a load and a switch look at the same slots.
 
     async def ListModels(self, _request: Any, _context: Any) -> model_pb2.ListModelsResponse:  # noqa: N802 - gRPC's.
@@ -87,7 +88,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             _log.info("model_loaded", model=entry.model.name, version=entry.model.version, slot=entry.slot)
             return model_pb2.LoadModelResponse(model=entry.summary)
 
-        return await _answering(context, load(), self._sessions.count_refusal)
+        return await _answering(context, self._whole(load()), self._sessions.count_refusal)
 
     async def ActivateModel(self, request: Any, context: Any) -> model_pb2.ActivateModelResponse:  # noqa: N802 - gRPC's.
         """Make a loaded model the one of new sessions, and on request of the open ones."""
@@ -101,7 +102,14 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             _log.info("model_activated", model=entry.model.name, sessions_switched=switched)
             return model_pb2.ActivateModelResponse(model=entry.summary, sessions_switched=switched)
 
-        return await _answering(context, activate(), self._sessions.count_refusal)
+        return await _answering(context, self._whole(activate()), self._sessions.count_refusal)
+
+    async def _whole(self, change: Coroutine[Any, Any, _Response]) -> _Response:
+        """Carry a change through even where its caller goes away in the middle: half a switch would be none's wish."""
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
 
 
 class LatencyService(latency_pb2_grpc.LatencyServiceServicer):

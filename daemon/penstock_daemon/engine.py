@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -86,7 +87,8 @@ class Engine:
         self.thread_id = 0
         self._thread: threading.Thread | None = None
         self._failure: OSError | None = None
-        self._row = np.zeros(memory.CONTROL_COLUMNS, np.int64)
+        self._queued: deque[NDArray[np.int64]] = deque()  # Commands that found the control ring full.
+        self._given = 0  # Commands, those included.
         words = self.buffers.settings
         words[memory.BATCH_MAX] = settings.batch_max
         words[memory.IDLE_KIND] = settings.idle
@@ -296,27 +298,28 @@ class Engine:
     def command(self, kind: Command, *arguments: int) -> int:
         """Append a command for the engine.
 
+        What the control ring has no room for waits here, in order, until the engine has applied some of it; there is
+        never more of that than the commands of opening and closing every session at once.
+
         Returns:
             How many commands must be applied for this one to be.
-
-        Raises:
-            EngineError: the control ring is full, which means that the engine is gone.
         """
-        self._row[:] = 0
-        self._row[0] = kind
-        self._row[1 : 1 + len(arguments)] = arguments
-        number = int(rings.publish_command(self.buffers, self._row))
-        if number == rings.NO_SLOT:
-            raise EngineError(f"the control ring is full: slots={memory.CONTROL_SLOTS}")
-        return number + 1
+        row = np.zeros(memory.CONTROL_COLUMNS, np.int64)
+        row[0] = kind
+        row[1 : 1 + len(arguments)] = arguments
+        self._given += 1
+        self._queued.append(row)
+        self.flush_commands()
+        return self._given
 
     def command_state(self) -> tuple[int, int]:
         """Return how many commands were given and how many are applied."""
-        words = self.buffers.words
-        return (
-            int(self._word(words, memory.CONTROL_PUBLISHED)),
-            int(self._word(words, memory.CONTROL_CONSUMED)),
-        )
+        return self._given, int(self._word(self.buffers.words, memory.CONTROL_CONSUMED))
+
+    def flush_commands(self) -> None:
+        """Move queued commands into the control ring, as far as it has room; for whenever some were applied."""
+        while self._queued and rings.publish_command(self.buffers, self._queued[0]) != rings.NO_SLOT:
+            self._queued.popleft()
 
     def wait_applied(self, commands: int, timeout_s: float = 5.0) -> None:
         """Block until *commands* commands are applied; for start-up, not for the event loop.

@@ -164,8 +164,6 @@ def _drain(m: Any, source: int) -> int:
             forecast.deviation = m.forecasts[horizon, 1]
             up = np.int64(m.forecasts[horizon, 2] * PROBABILITY_ONE + 0.5)
             down = np.int64(m.forecasts[horizon, 3] * PROBABILITY_ONE + 0.5)
-            up = np.int64(m.forecasts[horizon, 2] * PROBABILITY_ONE + np.float32(0.5))
-            down = np.int64(m.forecasts[horizon, 3] * PROBABILITY_ONE + np.float32(0.5))
             forecast.probability_up = up
             forecast.probability_down = min(down, PROBABILITY_ONE - up)  # Rounded up both, they could exceed 1.
         done_ns = clock_ns(_MONOTONIC)

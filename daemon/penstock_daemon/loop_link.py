@@ -67,6 +67,7 @@ class LoopLink:
 
     def _look(self) -> None:
         self._engine.arm_loop()
+        self._engine.flush_commands()
         for index in range(self._engine.sources_with_answers(self._found)):
             listener = self._listeners.get(int(self._found[index]))
             if listener is not None:

@@ -115,11 +115,18 @@ class PredictionService:
         if streams:
             await asyncio.wait(streams)
 
-    async def keep(self, now_ns: int) -> None:
-        """Do what time brings: heartbeats, silent clients, expired graces. To be called several times a second."""
+    def keep(self, now_ns: int, late_ns: int) -> None:
+        """Do what time brings: heartbeats, silent clients, expired graces. To be called several times a second.
+
+        Args:
+            now_ns: monotonic.
+            late_ns: how much later than it should this call comes: a host that was paused has heard nobody, and what
+                clients sent meanwhile is still to be read.
+        """
         interval_ns = self._table.limits.heartbeat_interval_ns
         if interval_ns:
             for session in self._table.sessions:
+                session.heard_ns += late_ns
                 hold = session.hold
                 if hold is None or hold.lost.done():
                     continue
@@ -135,7 +142,7 @@ class PredictionService:
                     )
                 elif now_ns - session.said_ns > interval_ns:
                     session.wake.set()
-        await self._table.expire(now_ns)
+        self._table.expire(now_ns)
 
     async def _stream(self, _requests: Any, context: Any) -> None:
         task = asyncio.current_task()

@@ -13,6 +13,7 @@ import asyncio
 import gc
 import importlib.metadata
 import logging
+import os
 import secrets
 import time
 from collections.abc import Callable
@@ -45,6 +46,7 @@ from penstock_daemon.socket_guard import AddressGuard, ListenError, check_port_f
 SERVICES: Final = (SERVICE, "penstock.v1.ModelService", "penstock.v1.LatencyService")
 _KEEP_S: Final = 0.25  # How often heartbeats, graces and clocks are looked after.
 _IDLE: Final = {"spin": Idle.SPIN, "spin_then_sleep": Idle.SPIN_THEN_SLEEP, "block": Idle.BLOCK}
+_LATE_KEEP_NS: Final = 1_000_000_000  # A keeper that comes later than this was held up with everybody else.
 _STOP_RECORDER_S: Final = 5.0
 
 _log = structlog.get_logger("penstock.daemon")
@@ -232,7 +234,11 @@ class Daemon:
         admin_services.add_health(server, self._health)
         admin_services.add_reflection(server, SERVICES)
         try:
-            port = server.add_insecure_port(str(address))
+            umask = os.umask(0o177)  # A Unix socket is closed to others from its first moment on.
+            try:
+                port = server.add_insecure_port(str(address))
+            finally:
+                os.umask(umask)
         except RuntimeError as error:
             raise ListenError(
                 f"server.address: {address} can't be listened at ({error}); choose an address that is free"
@@ -284,14 +290,18 @@ class Daemon:
         """Look after what time brings, several times a second."""
         watchdog_s = self._notifier.watchdog_interval_s
         watched_s = 0.0
+        kept_ns = time.monotonic_ns()
         while True:
             await asyncio.sleep(_KEEP_S)
-            self.engine.refresh_unix_offset()
-            await self.predictions.keep(time.monotonic_ns())
             if not self.engine.alive:
                 _log.error("engine_gone", mend="the daemon stops; its supervisor should start it again")
                 self._failed.set()
                 return
+            self.engine.refresh_unix_offset()
+            now_ns = time.monotonic_ns()
+            late_ns = max(now_ns - kept_ns - _LATE_KEEP_NS, 0)
+            kept_ns = now_ns
+            self.predictions.keep(now_ns, late_ns)
             if watchdog_s is not None and time.monotonic() - watched_s >= watchdog_s:
                 watched_s = time.monotonic()
                 self._notifier.watchdog()

@@ -73,7 +73,7 @@ class SessionTable:
     @property
     def states_in_use(self) -> int:
         """States that sessions hold."""
-        return sum(len(session.states) for session in self._by_token.values())
+        return sum(len(session.states) for session in self.sessions)  # A copy: metrics ask from their own thread.
 
     def count_refusal(self, reason: str) -> None:
         """Count a refusal, for the metrics."""
@@ -117,7 +117,7 @@ class SessionTable:
         )
         try:
             await self._link.applied(opened)
-        except asyncio.CancelledError:
+        except BaseException:
             await self.close(session)
             raise
         return session, pb.STATE_ORIGIN_COLD
@@ -147,8 +147,14 @@ class SessionTable:
 
     async def close(self, session: Session) -> None:
         """End a session and free its source and states at once, even where the caller is cancelled meanwhile."""
+        giving_back = self._begin_close(session)
+        if giving_back is not None:
+            await asyncio.shield(giving_back)
+
+    def _begin_close(self, session: Session) -> asyncio.Task[None] | None:
+        """End a session now. Returns what gives its source and states back; None where it was closed before."""
         if session.closed:
-            return
+            return None
         session.closed = True
         self._take_away(session)
         self._link.ignore(session.source)
@@ -158,7 +164,7 @@ class SessionTable:
         giving_back = asyncio.create_task(self._give_back(session, closed))
         self._closing.add(giving_back)
         giving_back.add_done_callback(self._closing.discard)
-        await asyncio.shield(giving_back)
+        return giving_back
 
     async def _give_back(self, session: Session, closed: int) -> None:
         """Return source and states to their pools once the engine has let go of them."""
@@ -180,16 +186,14 @@ class SessionTable:
             )
             session.hold = None
 
-    async def expire(self, now_ns: int) -> None:
-        """Close lost sessions whose grace is over, and the oldest of too many."""
+    def expire(self, now_ns: int) -> None:
+        """Close lost sessions whose grace is over, and the oldest of too many; waits for nobody."""
         lost = sorted((one for one in self._by_token.values() if one.lost_ns), key=lambda one: one.lost_ns)
         excess = len(lost) - self.limits.resumable_max
         for index, session in enumerate(lost):
-            if not session.lost_ns or session.closed:
-                continue  # Resumed or closed while another was being closed.
             if index < excess or now_ns - session.lost_ns > self.limits.resume_grace_ns:
                 _log.info("session_expired", session=session.session_id, client=session.client_name)
-                await self.close(session)
+                self._begin_close(session)
 
     def check_switch(self, entry: ModelEntry) -> list[Session]:
         """Return the sessions that a switch to *entry* would move.
