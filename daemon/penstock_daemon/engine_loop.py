@@ -1,5 +1,7 @@
 """The engine: one compiled loop that owns all reservoir state and never touches the interpreter.
 
+While it sleeps, ``assist`` lets a producer own the states for the few ticks it has just published.
+
     while not stopped:
         apply commands                     in order, a bounded part per pass
         drain every open source's ring     never more than batch_max ticks between two looks at the rest

@@ -42,7 +42,7 @@ WORDS_PER_LINE: Final = CACHE_LINE_BYTES // 8
 # --- Words shared one by one, each on a cache line of its own -------------------------------------------------------
 
 STOP: Final = 0 * WORDS_PER_LINE  # Loop: 1 asks the engine to return.
-SLEEPING: Final = 1 * WORDS_PER_LINE  # Engine: 1 while it sleeps on its eventfd; a producer then signals it.
+SLEEPING: Final = 1 * WORDS_PER_LINE  # Engine: 1 while it sleeps on its eventfd; who signals it takes it back to 0.
 LOOP_WAITING: Final = 2 * WORDS_PER_LINE  # Loop arms it with 1; the engine takes it back to 0 and signals the loop.
 CONTROL_PUBLISHED: Final = 3 * WORDS_PER_LINE
 CONTROL_CONSUMED: Final = 4 * WORDS_PER_LINE
@@ -109,7 +109,7 @@ class Idle(IntEnum):
 
     SPIN = 0  # Looks again at once: the core is its own.
     SPIN_THEN_SLEEP = 1  # Looks again for a while, then naps between looks: no producer ever signals it.
-    BLOCK = 2  # Looks again for a while, then sleeps until it is signalled: for shared cores.
+    BLOCK = 2  # Sleeps until it is signalled, and lets producers help meanwhile: for shared cores.
 
 
 # --- The tick slot --------------------------------------------------------------------------------------------------

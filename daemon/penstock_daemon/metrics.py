@@ -95,7 +95,6 @@ class MetricsSnapshot:
     refusals: Mapping[str, int] = field(default_factory=dict)  # Streams and messages, by Fault.reason.
     late: int = 0  # Predictions flagged LATE.
     stale: int = 0  # Predictions flagged STALE.
-    breaker_open: bool = False
     sessions: int = 0  # With a stream.
     sessions_resumable: int = 0  # Lost, states kept.
     sessions_opened: int = 0
@@ -169,7 +168,6 @@ def _ticks(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     yield _counter("penstock_refusals", "Streams and calls refused.", "reason", snapshot.refusals)
     yield _counter("penstock_late_predictions", "Predictions over the budget.", None, {"": snapshot.late})
     yield _counter("penstock_stale_predictions", "Predictions over the stale bound.", None, {"": snapshot.stale})
-    yield _gauge("penstock_breaker_open", "1 while too many predictions are stale.", snapshot.breaker_open)
 
 
 def _sessions(snapshot: MetricsSnapshot) -> Iterator[Metric]:

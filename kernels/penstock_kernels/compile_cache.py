@@ -2,10 +2,11 @@
 
 Numba's own cache looks at the file of the compiled function alone: a change in a function that it inlines from
 another file would go unseen, and an upgraded daemon would serve yesterday's arithmetic. So the cache folder's name
-holds a digest of all our sources that a kernel can consist of, and of the versions beneath them: the contract and this
-package whole, since their numbers are inlined too, and of the others each file that speaks of compiled code.
+holds a digest of all our sources that a kernel can consist of, and of the versions beneath them: whole packages, since
+their numbers are inlined too, and of the tuning package each file that speaks of compiled code.
 
     a different source, Numba or Python  =>  a different folder
+    the folder can be written by nobody else: what lies in it is run
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-_WHOLE_PACKAGES: Final = ("penstock", "penstock_kernels")
-_PACKAGES: Final = (*_WHOLE_PACKAGES, "penstock_daemon", "penstock_tuning")
+_WHOLE_PACKAGES: Final = ("penstock", "penstock_kernels", "penstock_daemon")
+_PACKAGES: Final = (*_WHOLE_PACKAGES, "penstock_tuning")
 _MARKS: Final = (b"njit", b"intrinsic", b"compiled")
 _KEPT: Final = 4  # Folders of other versions that stay, so that two checkouts do not undo each other's work.
 
@@ -37,7 +38,7 @@ def use() -> Path | None:
         return None
     base = _base_folder()
     folder = base / _digest()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     os.environ["NUMBA_CACHE_DIR"] = str(folder)
     if "numba" in sys.modules:  # Imported before us, by an application: the variable alone comes too late.
         sys.modules["numba"].config.CACHE_DIR = str(folder)
@@ -46,23 +47,29 @@ def use() -> Path | None:
 
 
 def _base_folder() -> Path:
-    """Return a folder that this user can write: the cache home, else a private folder for temporary files."""
-    named = os.environ.get("PENSTOCK_CACHE_DIR")
-    if named:
-        return Path(named) / "compiled"
-    home = os.environ.get("XDG_CACHE_HOME")
-    candidates = [Path(home)] if home else []
+    """Return a folder of this user's: the first that works of PENSTOCK_CACHE_DIR, the cache home, a temporary one."""
+    candidates = []
+    if named := os.environ.get("PENSTOCK_CACHE_DIR"):
+        candidates.append(Path(named) / "compiled")
+    if home := os.environ.get("XDG_CACHE_HOME"):
+        candidates.append(Path(home) / "penstock" / "compiled")
     with contextlib.suppress(RuntimeError):  # A user without a home folder.
-        candidates.append(Path.home() / ".cache")
-    for candidate in candidates:
-        folder = candidate / "penstock" / "compiled"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(folder, os.W_OK):
+        candidates.append(Path.home() / ".cache" / "penstock" / "compiled")
+    candidates.append(Path(tempfile.gettempdir()) / f"penstock-{os.getuid()}" / "compiled")
+    for folder in candidates:
+        if _is_ours(folder):
             return folder
-    return Path(tempfile.gettempdir()) / f"penstock-{os.getuid()}" / "compiled"
+    return Path(tempfile.mkdtemp(prefix="penstock-"))  # For this process alone: every start compiles.
+
+
+def _is_ours(folder: Path) -> bool:
+    """Make *folder* where it is missing. Returns whether it and its parent are this user's and can be written."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owners = {folder.stat().st_uid, folder.parent.stat().st_uid}
+    except OSError:
+        return False
+    return owners <= {os.getuid(), 0} and os.access(folder, os.W_OK)
 
 
 def _digest() -> str:

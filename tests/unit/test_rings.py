@@ -223,9 +223,16 @@ def test_command_wakes_the_engine_and_keeps_its_arguments(engine: Engine) -> Non
     assert engine.buffers.control[1].tolist() == [Command.RESET_STATE, 9, 0, 0, 0, 0, 0, 0]
 
 
-def test_full_control_ring_is_an_error_that_says_so(engine: Engine) -> None:
-    for _ in range(memory.CONTROL_SLOTS):
-        engine.command(Command.RESET_STATE, 1)
-    with pytest.raises(EngineError, match="control ring is full: slots=1024"):
-        engine.command(Command.RESET_STATE, 1)
-    assert engine.command_state() == (memory.CONTROL_SLOTS, 0)
+def test_commands_that_find_the_control_ring_full_wait_in_order(engine: Engine) -> None:
+    extra = 3
+    for state in range(memory.CONTROL_SLOTS + extra):
+        assert engine.command(Command.RESET_STATE, state) == state + 1
+    assert engine.command_state() == (memory.CONTROL_SLOTS + extra, 0)
+    engine.buffers.words[memory.CONTROL_CONSUMED] = 2  # The engine has applied two.
+    engine.flush_commands()
+    assert engine.buffers.words[memory.CONTROL_PUBLISHED] == memory.CONTROL_SLOTS + 2
+    assert engine.buffers.control[:3, 1].tolist() == [memory.CONTROL_SLOTS, memory.CONTROL_SLOTS + 1, 2]
+    engine.buffers.words[memory.CONTROL_CONSUMED] = 3
+    engine.flush_commands()
+    assert engine.buffers.control[2, 1] == memory.CONTROL_SLOTS + 2
+

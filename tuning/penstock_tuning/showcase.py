@@ -53,9 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where everything is written")
     options = parser.parse_args(arguments)
     started_s = time.monotonic()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         _showcase(options.ticks, options.folder, options.seconds)
-    except (ShowcaseError, TickFileError) as error:
+    except (ShowcaseError, TickFileError, OSError) as error:
         print(f"make run: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -67,8 +69,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _interrupt(number: int, _frame: object) -> None:
+    """End the showcase as Ctrl-C would, so that the daemon is stopped."""
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without keys of penstock's configuration: the showcase shows the defaults."""
+    return {name: value for name, value in os.environ.items() if not (name.startswith("PENSTOCK_") and "__" in name)}
+
+
 def _showcase(ticks: Path | None, folder: Path, seconds: float) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    simulated = ticks is None
     if ticks is None:
         _step("A market: bursts, quotes and trades, and a book that tells something of the next move")
         ticks = folder / "market.dbn.zst"
@@ -80,10 +93,9 @@ def _showcase(ticks: Path | None, folder: Path, seconds: float) -> None:
 
     _step("A model, trained on the first part")
     model = folder / "model.safetensors"
-    simulated = ["--demonstration", "--notice", "Trained on a simulated market: never trade on it."]
-    real = ticks.parent != folder
+    notice = ["--demonstration", "--notice", "Trained on a simulated market: never trade on it."]
     _run(
-        "penstock-train", "fit", str(past), "--out", str(model), "--name", "showcase", *([] if real else simulated)
+        "penstock-train", "fit", str(past), "--out", str(model), "--name", "showcase", *(notice if simulated else [])
     )  # fmt: skip
 
     _step("The daemon serves it, and the rest of the market is replayed through a real client")
@@ -151,7 +163,7 @@ def _daemon(folder: Path, model: Path) -> Iterator[str]:
         print(f"$ {shlex.join(command)} &", flush=True)
         log_path = folder / "penstockd.log"
         log = stack.enter_context(log_path.open("wb"))
-        process = subprocess.Popen([str(_beside(command[0])), *command[1:]], stdout=log, stderr=log)  # noqa: S603 - Ours.
+        process = subprocess.Popen([str(_beside(command[0])), *command[1:]], stdout=log, stderr=log, env=_environment())  # noqa: S603 - Ours.
         try:
             _wait_until_serving(process, address, log_path)
             yield address
