@@ -80,10 +80,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
     one = _benchmark(names, "grpc", "one tick's round trip over a Unix socket, against a bare grpc.aio echo")
-    one.add_argument("--trips", type=int, default=10_000, metavar="N", help="round trips of each side (default 10000)")
+    one.add_argument("--trips", type=int, default=3_000, metavar="N", help="round trips of each side (default 3000)")
     one.add_argument(
         "--block", type=int, default=100, metavar="N", help="round trips before sides change (default 100)"
     )
+    one.add_argument("--repeat", type=int, default=5, metavar="N", help="with new servers; median of N (default 5)")
     one = _benchmark(names, "load", "recorded ticks at the market's pace, open loop, from their busiest stretch")
     one.add_argument("--speed", type=float, default=1.0, metavar="X", help="times the market's speed (default 1)")
     one.add_argument("--seconds", type=float, default=30.0, metavar="S", help="of market time (default 30)")

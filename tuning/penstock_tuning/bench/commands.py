@@ -79,7 +79,7 @@ def _planned(options: Namespace) -> dict[str, Callable[[Bench], Outcome]]:
         value = given.get(name, default)
         return type(default)(value * share) if "quick" in given else value
 
-    grpc = round_trips.RoundTripSettings(number("trips", 10_000), given.get("block", 100))
+    grpc = round_trips.RoundTripSettings(number("trips", 3_000), given.get("block", 100), given.get("repeat", 5))
     open_loop = load.LoadSettings(given.get("speed", 1.0), number("seconds", 30.0), given.get("repeat", 3))
     full_speed = throughput.ThroughputSettings(number("count", 500_000), given.get("repeat", 3))
     held = memory.MemorySettings(number("count", 1_000_000))

@@ -5,7 +5,9 @@
 
 Both servers run in processes of their own with the same options and event loop, both clients on one loop in this
 process with the same channel options, and small blocks take turns (each pair in the other order than the last), so that
-whatever the machine does meanwhile happens to both. Closed loop: one message is under way at any time.
+whatever the machine does meanwhile happens to both. Closed loop: one message is under way at any time. A process is
+faster or slower than its twin by a tenth for as long as it lives, by where its threads and pages came to lie: so both
+servers are started anew for each repeat, and figures are medians over repeats.
 """
 
 from __future__ import annotations
@@ -28,28 +30,40 @@ from penstock_client.bookkeeping import Outgoing, Purpose
 from penstock_client.channel import OPTIONS
 from penstock_tuning.bench.echo_server import METHOD
 from penstock_tuning.bench.errors import BenchError
-from penstock_tuning.bench.figures import Figures, latency_figures
+from penstock_tuning.bench.figures import Figures, latency_figures, median_of
 from penstock_tuning.bench.outcome import Outcome
 from penstock_tuning.bench.placement import FREE, on_processors
 from penstock_tuning.bench.processes import daemon, echo_server
-from penstock_tuning.bench.raw import raw_rows
+from penstock_tuning.bench.raw import Raw, raw_rows
 from penstock_tuning.bench.settings import Bench
 
-BARE: Final = 0  # The series of the raw times.
+BARE: Final = 0  # The series of the raw times is twice the repeat, plus the side.
 PENSTOCK: Final = 1
+SHOWN: Final = (
+    "p50_ratio",
+    "p99_ratio",
+    "penstock_p50_us",
+    "bare_p50_us",
+    "penstock_p99_us",
+    "bare_p99_us",
+    "trips",
+)
 WARM_UP_BLOCKS: Final = 2
 _TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True)
 class RoundTripSettings:
-    """How many round trips each side makes, and how many at a time."""
+    """How many round trips each side makes in each repeat, how many at a time, and how many repeats there are."""
 
-    trips: int = 10_000
+    trips: int = 3_000
     block: int = 100
+    repeat: int = 5
 
     def __post_init__(self) -> None:
         """Check the user's numbers."""
+        if not 1 <= self.repeat <= 1000:
+            raise BenchError(f"--repeat must be from 1 to 1,000: repeat={self.repeat}")
         if not 1 <= self.block <= self.trips:
             raise BenchError(f"--block must be from 1 to --trips={self.trips}: block={self.block}")
 
@@ -65,31 +79,25 @@ def measure(settings: RoundTripSettings, bench: Bench) -> Outcome:
     place = bench.placement(FREE)
     count = settings.trips + WARM_UP_BLOCKS * settings.block
     records = [tick.tobytes() for tick in np.resize(ticks, count)]
-    with (
-        bench.progress.step(f"grpc: {settings.trips:,} round trips each way"),
-        echo_server(bench.folder, place.daemon) as echo,
-        daemon(bench.folder, bench.daemon, place.daemon) as served,
-        on_processors(place.strategy),
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
+    repeats: list[Figures] = []
+    raw: list[Raw] = []
+    for number in range(settings.repeat):
         sides = _Sides(settings, records)
-        runner.run(sides.run(echo.address, served.address, instruments))
-    figures: dict[str, Any] = {}
-    found: dict[str, Figures] = {}
-    for name, series in (("bare", BARE), ("penstock", PENSTOCK)):
-        found[name] = latency_figures(sides.sent_ns[series], sides.received_ns[series])
-    for key in ("p50", "p99"):
-        figures[f"{key}_ratio"] = round(found["penstock"][f"{key}_us"] / found["bare"][f"{key}_us"], 4)
-    for name, one in found.items():
-        figures |= {f"{name}_{key}": value for key, value in one.items() if key.endswith("_us")}
-    figures["trips"] = settings.trips
-    return Outcome(
-        "grpc",
-        figures,
-        bench.conditions(market, place),
-        ("p50_ratio", "p99_ratio", "penstock_p50_us", "bare_p50_us", "penstock_p99_us", "bare_p99_us", "trips"),
-        [raw_rows(one, sides.sent_ns[one], sides.sent_ns[one], sides.received_ns[one]) for one in (BARE, PENSTOCK)],
-    )
+        with (
+            bench.progress.step(f"grpc: {settings.trips:,} round trips each way, {number + 1} of {settings.repeat}"),
+            echo_server(bench.folder, place.daemon) as echo,
+            daemon(bench.folder, bench.daemon, place.daemon) as served,
+            on_processors(place.strategy),
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            runner.run(sides.run(echo.address, served.address, instruments))
+        repeats.append(sides.figures())
+        for series in (BARE, PENSTOCK):
+            sent_ns = sides.sent_ns[series]
+            raw.append(raw_rows(2 * number + series, sent_ns, sent_ns, sides.received_ns[series]))
+    figures: dict[str, Any] = {**median_of(repeats, summed=("trips",)), "repeats": repeats}
+    conditions = bench.conditions(market, place)
+    return Outcome("grpc", figures, conditions, SHOWN, raw)
 
 
 class _Sides:
@@ -101,6 +109,16 @@ class _Sides:
         self._next = 0
         self.sent_ns: NDArray[np.int64] = np.zeros((2, settings.trips), dtype=np.int64)
         self.received_ns: NDArray[np.int64] = np.zeros((2, settings.trips), dtype=np.int64)
+
+    def figures(self) -> Figures:
+        """Return both ratios and both sides' microseconds."""
+        bare, penstock = (latency_figures(self.sent_ns[side], self.received_ns[side]) for side in (BARE, PENSTOCK))
+        return {
+            **{f"{key}_ratio": round(penstock[f"{key}_us"] / bare[f"{key}_us"], 4) for key in ("p50", "p99")},
+            **{f"penstock_{key}": value for key, value in penstock.items() if key.endswith("_us")},
+            **{f"bare_{key}": value for key, value in bare.items() if key.endswith("_us")},
+            "trips": self._settings.trips,
+        }
 
     async def run(self, echo_address: str, daemon_address: str, instruments: list[Instrument]) -> None:
         """Make all round trips, block by block."""
