@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from penstock.v1.records import TICK_BYTES, TICK_DTYPE, TICK_LENGTH_WORDS, TICK_RTYPE, UNDEFINED_TIME, Stage
 from penstock_daemon import engine_memory as memory
 from penstock_daemon import rings
-from penstock_daemon.engine import Engine, EngineError, EngineSettings
+from penstock_daemon.engine import Engine, EngineSettings
 from penstock_daemon.engine_memory import Command, EngineSizes
 from support.engines import frozen
 from support.tick_arrays import quotes
