@@ -136,7 +136,7 @@ class RawStream:
     # --- Receiving ------------------------------------------------------------------------------------------------
 
     def receive(self, kind: str = "", timeout_s: float = PATIENCE_S) -> pb.StreamPredictionsResponse:
-        """Return the next message, which must be of *kind*, if that is given.
+        """Return the next message, which must be of *kind*, if that is given; heartbeats may come before it.
 
         Raises:
             StreamEndError: the stream has ended; its code is "OK" after an orderly end.
@@ -153,6 +153,8 @@ class RawStream:
             self._inbox.put(item)
             raise item
         self._waiting = False
+        if kind and item.WhichOneof("message") == "heartbeat" != kind:
+            return self.receive(kind, timeout_s)
         if kind:
             assert item.WhichOneof("message") == kind, f"expected {kind}, got {item}"
         return item
