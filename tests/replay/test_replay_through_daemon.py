@@ -66,6 +66,8 @@ def check_accounting(run: ReplayRun) -> None:
         assert (run.predictions[name][sent] == run.plan.ticks[name][sent]).all()
     assert (run.scheduled_ns[sent] <= run.sent_ns[sent]).all()
     assert (run.sent_ns[sent] <= run.received_ns[sent]).all()
+    if run.plan.speed == MAX:
+        assert (run.scheduled_ns[sent] == run.sent_ns[sent]).all(), "at full speed a tick is due when it is sent"
 
 
 def command(daemon, *arguments: str, **environment: str) -> dict[str, object]:
