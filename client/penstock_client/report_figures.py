@@ -153,6 +153,7 @@ def draw_course(figure: Any, theme: Theme, run: ReplayRun) -> None:
     _legend_above(above, markerscale=2)
     _draw_rate(below, theme, market_s, edges)
     below.set_xlabel("seconds of market time since the first tick")
+    below.xaxis.set_major_formatter(_plain_number)
     below.set_xlim(0, end_s)
 
 
@@ -173,7 +174,7 @@ def draw_predictions(figure: Any, theme: Theme, run: ReplayRun) -> None:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1.3))
     above.plot(seconds, mid, color=theme.text, lw=1.2, drawstyle="steps-post")
     above.set_ylabel("mid, quote currency")
-    above.yaxis.set_major_formatter(lambda value, _position: f"{value:,.10g}")
+    above.yaxis.set_major_formatter(_plain_number)
     horizon = run.welcome.horizons[0].name if run.welcome.horizons else "first horizon"
     above.set_title(f"{symbol}: predictions against the mid")
     below.fill_between(seconds, 0, lean, where=lean >= 0, color=theme.up, alpha=0.75, lw=0, step="post", label="up")
@@ -183,6 +184,7 @@ def draw_predictions(figure: Any, theme: Theme, run: ReplayRun) -> None:
     below.set_ylim(-limit, limit)
     below.set_ylabel(f"P(up) - P(down)\n{horizon}")
     below.set_xlabel("seconds of market time since the first tick")
+    below.xaxis.set_major_formatter(_plain_number)
     _legend_above(below)
     if len(seconds) > 1:
         below.set_xlim(seconds[0], max(seconds[-1], seconds[0] + 1e-6))
@@ -231,7 +233,7 @@ def _draw_rate(axes: Any, theme: Theme, market_s: NDArray[np.float64], edges: ND
     axes.plot(edges[:-1] + width_s / 2, np.maximum(peak, 1), color=theme.second, lw=0.9, label="fastest 10 ms")
     axes.set_yscale("symlog", linthresh=100)
     axes.set_ylim(0, max(float(peak.max()), float(mean.max()), 100) * 3)
-    axes.yaxis.set_major_formatter(lambda value, _position: f"{value:,.0f}")
+    axes.yaxis.set_major_formatter(_plain_number)
     axes.set_ylabel("ticks/s")
     _legend_above(axes)
 
@@ -286,6 +288,11 @@ def _duration_axis(axis: Any) -> None:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _position: _short_duration(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _plain_number(value: float, _position: int) -> str:
+    """Return a tick's label without an exponent or an offset."""
+    return f"{value:,.10g}"
 
 
 def _short_duration(milliseconds: float) -> str:

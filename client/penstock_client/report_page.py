@@ -83,14 +83,15 @@ def picture(run: ReplayRun, summary: dict[str, Any]) -> bytes:
     matplotlib = require("matplotlib", extra="report", purpose="drawing the report")
     figure_of = require("matplotlib.figure", extra="report", purpose="drawing the report").Figure
     parts = figures_of(run)
-    head_in = 0.9
+    head_in = 1.1
     with matplotlib.rc_context(settings_of(DAY)):
         heights = [head_in, *(height for _, height, _ in parts)]
         figure = figure_of(figsize=(WIDTH_IN, sum(heights)), layout="constrained")
         # One row more than figures: the head; a lone row would come back without a list around it.
         rows = figure.subfigures(len(heights) + 1, 1, height_ratios=[*heights, 0.01])
-        rows[0].text(0.01, 0.62, _title(summary), fontsize=15, fontweight="bold", va="center")
-        rows[0].text(0.01, 0.24, _figures_line(summary), fontsize=9.5, color=DAY.quiet, va="center")
+        rows[0].text(0.012, 0.72, _title(summary), fontsize=15, fontweight="bold", va="center")
+        rows[0].text(0.012, 0.42, _subtitle(summary), fontsize=9.5, color=DAY.quiet, va="center")
+        rows[0].text(0.012, 0.2, _figures_line(summary), fontsize=9.5, color=DAY.text, va="center")
         for row, (_, _, draw) in zip(rows[1:], parts, strict=False):
             draw(row, DAY)
         buffer = io.BytesIO()
@@ -131,7 +132,7 @@ def _subtitle(summary: dict[str, Any]) -> str:
 
 def _figures_line(summary: dict[str, Any]) -> str:
     latency = "   ".join(f"{name} {microseconds_text(summary[f'{name}_us'])}" for name in ("p50", "p99", "max"))
-    return f"{_subtitle(summary)}   {latency}   {share_text(summary['share_within_5ms'])} within 5 ms"
+    return f"{latency}   {share_text(summary['share_within_5ms'])} within 5 ms"
 
 
 def _notices(summary: dict[str, Any]) -> list[str]:
@@ -154,12 +155,13 @@ def _tiles(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
     good = {True: "good", False: "bad"}
     within = summary["share_within_5ms"]
     paced = summary["latency_from"] == "scheduled"
+    in_time = [("within 5 ms", share_text(within), good[within >= 0.999])] if paced else []
     return [
         ("median latency", microseconds_text(summary["p50_us"]), ""),
         ("p99", microseconds_text(summary["p99_us"]), good[summary["p99_us"] <= 5000] if paced else ""),
         ("p99.9", microseconds_text(summary["p999_us"]), ""),
         ("slowest", microseconds_text(summary["max_us"]), ""),
-        ("within 5 ms", share_text(within), good[within >= 0.999] if paced else ""),
+        *in_time,
         ("predictions", f"{summary['predictions']:,}", ""),
         ("per second", f"{summary['predictions_per_s']:,.0f}", ""),
         ("lost", f"{summary['lost']:,}", good[summary["lost"] == 0]),
@@ -183,6 +185,7 @@ def _stages(summary: dict[str, Any]) -> str:
 
 def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
     model = summary["model"]
+    behind = ", ".join(f"{name} {microseconds_text(value)}" for name, value in summary["sender_behind_us"].items())
     return [
         ("prediction hash", summary["prediction_hash"]),
         ("model", f"{model['name']} {model['version']}, sha256 {model['content_hash']}"),
@@ -191,6 +194,6 @@ def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("daemon", f"penstockd {summary['daemon_version']} at {summary['address']}"),
         ("answers", f"{summary['predictions']:,} predictions, {summary['errors']:,} errors, {summary['lost']:,} lost"),
         ("flags", ", ".join(f"{name} {count:,}" for name, count in summary["flags"].items()) or "none"),
-        ("sender behind", ", ".join(f"{k} {microseconds_text(v)}" for k, v in summary["sender_behind_us"].items())),
+        *([("sender behind", behind)] if summary["latency_from"] == "scheduled" else []),
         ("machine", machine_line(summary["machine"])),
     ]
