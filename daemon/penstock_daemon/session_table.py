@@ -247,6 +247,9 @@ class SessionTable:
     async def _reserve(self, instruments: int) -> tuple[int, list[int]]:
         """Take a source and states from the pools; lost sessions give way, oldest first, where that is enough."""
         while not self._free_sources or len(self._free_states) < instruments:
+            if self._closing:
+                await asyncio.wait(self._closing)
+                continue
             lost = [one for one in self._by_token.values() if one.lost_ns]
             if not lost or len(self._free_states) + sum(len(one.states) for one in lost) < instruments:
                 break

@@ -228,6 +228,23 @@ def test_idle_sides_keep_each_other_alive(pulsing: RunningDaemon) -> None:
         leave(stream)
 
 
+def test_paused_daemon_takes_nobody_for_silent(pulsing: RunningDaemon) -> None:
+    before = len(pulsing.events("session_silent"))
+    with RawStream(pulsing.address) as stream:
+        stream.hello()
+        run_through(stream, STREAM[:20])
+        pulsing.process.send_signal(signal.SIGSTOP)
+        try:
+            stream.ticks(STREAM[20:40])
+            time.sleep(2.5)  # Twice as long as silence is suffered.
+            stream.send(heartbeat=pb.Heartbeat())
+        finally:
+            pulsing.process.send_signal(signal.SIGCONT)
+        assert stream.predictions(20)["sequence"].tolist() == list(range(20, 40))
+        leave(stream)
+    assert len(pulsing.events("session_silent")) == before
+
+
 def test_grace_that_is_over_frees_the_states(tmp_path: Path) -> None:
     sets = small(tmp_path, "sessions.resume_grace_s=1.5", "metrics.address=127.0.0.1:0")
     with running_daemon(tmp_path, *sets) as impatient:
