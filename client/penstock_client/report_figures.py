@@ -225,10 +225,10 @@ def _draw_rate(axes: Any, theme: Theme, market_s: NDArray[np.float64], edges: ND
     width_s = edges[1] - edges[0]
     mean = np.histogram(market_s, edges)[0] / width_s
     burst_s = BURST_NS / 1e9
-    bursts = np.bincount((market_s / burst_s).astype(np.int64)) / burst_s
-    at = np.clip(np.searchsorted(edges, np.arange(len(bursts)) * burst_s, side="right") - 1, 0, len(mean) - 1)
+    bins, counts = np.unique((market_s / burst_s).astype(np.int64), return_counts=True)  # Years may lie between two.
+    at = np.clip(np.searchsorted(edges, bins * burst_s, side="right") - 1, 0, len(mean) - 1)
     peak = np.zeros(len(mean))
-    np.maximum.at(peak, at, bursts)
+    np.maximum.at(peak, at, counts / burst_s)
     axes.fill_between(edges, np.append(mean, mean[-1]), step="post", color=theme.main, alpha=0.35, lw=0, label="mean")
     axes.plot(edges[:-1] + width_s / 2, np.maximum(peak, 1), color=theme.second, lw=0.9, label="fastest 10 ms")
     axes.set_yscale("symlog", linthresh=100)

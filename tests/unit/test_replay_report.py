@@ -107,6 +107,12 @@ def test_short_replays_have_a_page_too(count, speed):
     assert Page(page(run, summarise(run, ["a.dbn"]))).tags.count("figure") >= 3
 
 
+def test_a_replay_over_years_has_a_page_too():
+    run = finished_run(100)
+    run.plan.ticks["ts_recv"][50:] += np.uint64(10 * 365 * 86_400 * 10**9)
+    assert Page(page(run, summarise(run, ["a.dbn", "b.dbn"]))).tags.count("figure") >= 3
+
+
 def test_a_replay_without_an_answer_has_a_page_without_figures():
     run = finished_run(5)
     run.received_ns[:] = 0
