@@ -218,8 +218,7 @@ class BlockingSession:
         if self._closed:
             raise LocalUsageError("no ticks can be sent after close(): call connect() for another session")
         core.check_usable()
-        room = core.welcome.in_flight_max - (self._next_sequence - core.next_answer)
-        size = min(len(records), max(room, 0) * TICK_BYTES)
+        size = min(len(records), max(self._room_left(core), 0) * TICK_BYTES)
         if size:
             self._inbox.append(memoryview(bytes(records[:size])))
             self._next_sequence += size // TICK_BYTES
@@ -229,13 +228,17 @@ class BlockingSession:
                 self._loop.call_soon_threadsafe(self._pump, core)
         return size
 
+    def _room_left(self, core: SessionCore) -> int:
+        """Return how many ticks can be accepted now; below 0 where a reconnect has found a daemon with less room."""
+        return core.in_flight_max - (self._next_sequence - core.next_answer)
+
     def _wait_for_room(self, core: SessionCore, give_up_s: float | None) -> None:
-        """Wait until ticks were answered or the session has ended."""
+        """Wait until there is room, whenever it came, or the session has ended."""
         assert self._mailbox is not None, "open without a mailbox"
-        read_before, answered_before = self._mailbox.taken, core.next_answer
+        read_before = self._mailbox.taken
         left_s = UNREAD_PATIENCE_S if give_up_s is None else min(give_up_s - time.monotonic(), UNREAD_PATIENCE_S)
         with self._room:
-            changed = self._room.wait_for(lambda: core.next_answer != answered_before or core.ended.is_set(), left_s)
+            changed = self._room.wait_for(lambda: self._room_left(core) > 0 or core.ended.is_set(), left_s)
         if changed:
             return
         if give_up_s is not None and time.monotonic() >= give_up_s:

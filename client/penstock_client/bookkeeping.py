@@ -97,6 +97,11 @@ class Ledger:
         return self._accepted - self._answered
 
     @property
+    def in_flight_max(self) -> int:
+        """How many ticks may be unanswered: what the Welcome grants, and at most IN_FLIGHT_CAP."""
+        return self._in_flight_max
+
+    @property
     def room(self) -> int:
         """How many ticks can be accepted now."""
         return max(self._in_flight_max - self.unanswered, 0)

@@ -80,6 +80,11 @@ class SessionCore:
         return self._ledger.next_answer
 
     @property
+    def in_flight_max(self) -> int:
+        """How many ticks may be unanswered; less than Welcome.in_flight_max where that is past the client's own cap."""
+        return self._ledger.in_flight_max
+
+    @property
     def room(self) -> int:
         """How many ticks can be accepted now."""
         return self._ledger.room

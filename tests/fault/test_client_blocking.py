@@ -107,6 +107,30 @@ def test_send_waits_for_room_no_longer_than_it_was_told(socket_path):
         assert session.try_send(ticks_of(1)) == 0
 
 
+def test_answers_that_come_just_before_a_sender_waits_are_room_to_it(socket_path, monkeypatch):
+    wait_for_room = BlockingSession._wait_for_room
+
+    def wait_for_room_late(session, core, give_up_s):
+        while session.unanswered:
+            time.sleep(0.001)
+        wait_for_room(session, core, give_up_s)
+
+    monkeypatch.setattr(BlockingSession, "_wait_for_room", wait_for_room_late)
+    with ScriptedServer(socket_path) as server, connect(server.address, instruments=INSTRUMENTS) as session:
+        session.send(ticks_of(150), timeout_s=5)
+        assert read(session, 150)["ts_event"].tolist() == list(range(150))
+
+
+def test_a_grant_past_the_clients_own_cap_is_not_used_up(socket_path, monkeypatch):
+    monkeypatch.setattr("penstock_client.bookkeeping.IN_FLIGHT_CAP", 32)
+    with (
+        ScriptedServer(socket_path, never_answers) as server,
+        connect(server.address, instruments=INSTRUMENTS) as session,
+    ):
+        assert session.try_send(ticks_of(40)) == session.unanswered == 32
+        assert session.try_send(ticks_of(1)) == 0
+
+
 def test_a_timeout_loses_nothing_that_comes_later(socket_path):
     with ScriptedServer(socket_path) as server, connect(server.address, instruments=INSTRUMENTS) as session:
         with pytest.raises(DeadlineExceeded, match=r"timeout_s=0\.02"):
@@ -140,8 +164,11 @@ def test_a_loss_is_mended_in_the_background(socket_path):
 
 def test_ticks_taken_under_a_larger_limit_wait_for_room_under_a_smaller_one(socket_path):
     with ScriptedServer(socket_path) as server, connect(server.address, instruments=INSTRUMENTS) as session:
-        session._core._ledger._in_flight_max = 4  # As if the daemon had changed between the two threads' looks.
+        changed = threading.Event()
+        session._loop.call_soon_threadsafe(changed.wait)  # The loop's thread looks when the daemon has changed.
         session.send(ticks_of(50))
+        session._core._ledger._in_flight_max = 4
+        changed.set()
         assert read(session, 50)["ts_event"].tolist() == list(range(50))
         session.send(ticks_of(50, 50))
         session.finish()
