@@ -96,6 +96,8 @@ def _parse_unix(path_text: str) -> UnixAddress:
 def default_server_address(environ: Mapping[str, str]) -> str:
     """Return the socket in the user's runtime folder, or in the folder for temporary files where there is none.
 
+    penstock_client.default_address has the same rule: clients find the daemon by it.
+
     Args:
         environ: XDG_RUNTIME_DIR, TMPDIR, TEMP and TMP are read.
     """
@@ -103,7 +105,7 @@ def default_server_address(environ: Mapping[str, str]) -> str:
     runtime_folder = environ.get("XDG_RUNTIME_DIR", "")
     if runtime_folder.startswith("/") and "\0" not in runtime_folder and Path(runtime_folder).is_dir():
         candidates.append(Path(runtime_folder) / "penstock.sock")
-    for variable in ("TMPDIR", "TEMP", "TMP"):  # As tempfile looks them up, which strategies' side uses.
+    for variable in ("TMPDIR", "TEMP", "TMP"):
         temporary_folder = environ.get(variable, "")
         if temporary_folder.startswith("/") and "\0" not in temporary_folder and Path(temporary_folder).is_dir():
             candidates.append(Path(temporary_folder) / f"penstock-{os.getuid()}.sock")
