@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.v1.records import PredictionFlag, PredictionHash, Stage
+from penstock_client.instruments import Pace
 from penstock_client.machine import describe_machine, machine_line
 from penstock_client.replay import ReplayRun
 from penstock_client.replay_schedule import MAX_SPEED
@@ -127,8 +128,12 @@ def closing_text(summary: dict[str, Any], tick_errors: list[str]) -> str:
     since = "taken by the session" if summary["latency_from"] == "sent" else "due"
     latency = "   ".join(f"{label} {microseconds_text(summary[key])}" for label, key in SHOWN_PERCENTILES.items())
     regained = f"; connection regained {summary['resumed']} times" if summary["resumed"] else ""
-    behind = f"; the sender itself was behind by p99 {microseconds_text(summary['sender_behind_us']['p99'])}"
+    behind = f"the sender itself was behind by p99 {microseconds_text(summary['sender_behind_us']['p99'])}"
     notice = f": {model['notice']}" if model["notice"] else ""
+    if summary["pace"] == Pace.REALTIME.name:
+        budget = [("budget", f"{share_text(summary['share_within_5ms'])} within 5 ms; {behind}")]
+    else:  # Faster than the market, ticks queue by design, and no budget applies.
+        budget = [] if summary["latency_from"] == "sent" else [("", behind)]
     lines = [
         ("replayed", f"{summary['ticks']:,} ticks at {at} in {summary['seconds']:.1f} s"),
         ("", f"{summary['predictions_per_s']:,.0f} predictions/s"),
@@ -138,10 +143,7 @@ def closing_text(summary: dict[str, Any], tick_errors: list[str]) -> str:
         ),
         ("latency", latency),
         ("", f"from when a tick was {since} until its prediction was here"),
-        (
-            "budget",
-            f"{share_text(summary['share_within_5ms'])} within 5 ms{'' if summary['speed'] == 'max' else behind}",
-        ),
+        *budget,
         ("model", f"{model['name']} {model['version']} ({model['content_hash'][:12]}){notice}"),
         ("hash", summary["prediction_hash"]),
         ("machine", machine_line(summary["machine"])),

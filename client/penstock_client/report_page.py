@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from penstock_client.errors import LocalUsageError
 from penstock_client.extras import require
+from penstock_client.instruments import Pace
 from penstock_client.machine import machine_line
 from penstock_client.replay import ReplayRun
 from penstock_client.report_figures import WIDTH_IN, figures_of
@@ -132,7 +133,13 @@ def _subtitle(summary: dict[str, Any]) -> str:
 
 def _figures_line(summary: dict[str, Any]) -> str:
     latency = "   ".join(f"{name} {microseconds_text(summary[f'{name}_us'])}" for name in ("p50", "p99", "max"))
-    return f"{latency}   {share_text(summary['share_within_5ms'])} within 5 ms"
+    in_time = f"   {share_text(summary['share_within_5ms'])} within 5 ms" if _budgets_apply(summary) else ""
+    return f"{latency}{in_time}"
+
+
+def _budgets_apply(summary: dict[str, Any]) -> bool:
+    """Return whether the session had the market's pace: beyond it ticks queue by design."""
+    return bool(summary["pace"] == Pace.REALTIME.name)
 
 
 def _notices(summary: dict[str, Any]) -> list[str]:
@@ -154,7 +161,7 @@ def _tiles(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Return (label, value, whether it is good)."""
     good = {True: "good", False: "bad"}
     within = summary["share_within_5ms"]
-    paced = summary["latency_from"] == "scheduled"
+    paced = _budgets_apply(summary)
     in_time = [("within 5 ms", share_text(within), good[within >= 0.999])] if paced else []
     return [
         ("median latency", microseconds_text(summary["p50_us"]), ""),

@@ -107,6 +107,14 @@ def test_short_replays_have_a_page_too(count, speed):
     assert Page(page(run, summarise(run, ["a.dbn"]))).tags.count("figure") >= 3
 
 
+@pytest.mark.parametrize(("speed", "told"), [(1.0, True), (50.0, False), (math.inf, False)])
+def test_the_page_tells_a_share_of_the_budget_at_the_markets_pace_only(speed, told):
+    run = finished_run(30, speed=speed, latency_ns=6_000_000)
+    text = page(run, summarise(run, ["a.dbn"]))
+    assert ("<span>within 5 ms</span>" in text) is told
+    assert ("tile bad" in text) is told
+
+
 def test_a_replay_over_years_has_a_page_too():
     run = finished_run(100)
     run.plan.ticks["ts_recv"][50:] += np.uint64(10 * 365 * 86_400 * 10**9)

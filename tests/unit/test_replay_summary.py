@@ -113,6 +113,14 @@ def test_the_closing_text_says_what_a_person_asks_first():
     assert "and 2 more errors" in text
 
 
+@pytest.mark.parametrize(("speed", "behind"), [(1.5, True), (np.inf, False)])
+def test_faster_than_the_market_no_share_of_a_budget_is_told(speed, behind):
+    text = closing_text(summarise(finished_run(1000, speed=speed), ["a.dbn"]), [])
+    assert "within 5 ms" not in text
+    assert ("behind by p99" in text) is behind
+    assert "p99 401" in text
+
+
 @pytest.mark.parametrize(
     ("microseconds", "text"),
     [(0.25, "0.2 µs"), (9.94, "9.9 µs"), (400, "400 µs"), (1500, "1.50 ms"), (2.5e6, "2.50 s")],
