@@ -12,7 +12,7 @@ import pytest
 from penstock.v1 import prediction_pb2 as pb
 from penstock_daemon.config import Config
 from penstock_daemon.server import Daemon
-from penstock_tuning.bench import cli, commands, echo_server, placement, round_trips
+from penstock_tuning.bench import cli, commands, echo_server, placement, round_trip_client
 from penstock_tuning.bench.errors import BenchError
 from penstock_tuning.bench.outcome import Outcome
 from penstock_tuning.bench.processes import DaemonOptions, daemon
@@ -81,9 +81,9 @@ def test_echo_server_has_the_options_of_the_daemons_server() -> None:
 
 
 def test_bare_messages_are_as_long_as_those_of_one_tick() -> None:
-    request = pb.StreamPredictionsRequest.FromString(round_trips._request(bytes(80)))
+    request = pb.StreamPredictionsRequest.FromString(round_trip_client._request(bytes(80)))
     assert (len(request.ticks.records), request.ticks.purpose) == (80, pb.PURPOSE_PREDICT)
-    reply = pb.StreamPredictionsResponse.FromString(round_trips._reply())
+    reply = pb.StreamPredictionsResponse.FromString(round_trip_client._reply())
     assert len(reply.predictions.records) == 128
     assert reply.predictions.sent_ns > 0
 

@@ -1,4 +1,4 @@
-"""What the tick path allocates after warm-up, counted from inside: a process of its own, which prints JSON.
+"""What the tick path allocates after warm-up, counted from inside: a part of memory.py.
 
     engine     every allocation that Numba's runtime makes in the engine's compiled loop, and page faults of its thread
     loop       blocks that Python keeps after thousands of messages through a whole daemon and a client, both on the
@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +33,8 @@ from penstock_daemon.server import Daemon
 from penstock_tuning.bench.errors import BenchError
 from penstock_tuning.bench.in_process import SOURCE, InProcessEngine, engine_in_process
 from penstock_tuning.bench.market import Market
-from penstock_tuning.bench.processes import DaemonOptions
+from penstock_tuning.bench.parts import Plan, be_part
+from penstock_tuning.bench.processes import DaemonOptions, scratch_folder
 
 WARM_UP_MESSAGES = 2_000
 _MINOR_FAULTS_FIELD = 7  # Of /proc/self/task/ID/stat, counted after the name in brackets.
@@ -122,9 +121,8 @@ def _minor_faults(thread_id: int) -> int:
     return int(stat.rpartition(")")[2].split()[_MINOR_FAULTS_FIELD])
 
 
-def main() -> None:
-    """Count everything; standard input holds the plan as JSON: ticks, model, sets, engine_ticks, messages."""
-    plan = json.loads(sys.stdin.read())
+def count_all(plan: Plan) -> dict[str, Any]:
+    """Count everything; *plan* names ticks, model, sets, engine_ticks, messages."""
     options = DaemonOptions(plan["model"], tuple(plan["sets"]))
     configure_logs("error", "json")
     instruments, recorded = Market(Path(plan["ticks"]), "").read()
@@ -132,13 +130,9 @@ def main() -> None:
         found: dict[str, Any] = count_engine(engine, np.resize(recorded, plan["engine_ticks"]))
     messages = np.resize(recorded, WARM_UP_MESSAGES + plan["messages"])
     quiet = replace(options, sets=(*options.sets, "log.level=error"))
-    with (
-        tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
-        found |= runner.run(count_loop(Path(folder), quiet, instruments, messages))
-    print(json.dumps(found))
+    with scratch_folder() as folder, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return found | runner.run(count_loop(folder, quiet, instruments, messages))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(be_part(count_all))

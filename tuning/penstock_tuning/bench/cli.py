@@ -54,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("penstock-bench: stopped", file=sys.stderr)
         return 130
     except Exception as exc:
-        if not _is_ours(exc):
+        from penstock_tuning.bench.parts import is_ours
+
+        if not is_ours(exc):
             raise
         print(f"penstock-bench {options.name}: {exc}", file=sys.stderr)
         return 2
@@ -64,11 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def _is_ours(error: Exception) -> bool:
-    """Whether *error* is a sentence of ours for the user, and not a mistake of ours."""
-    return type(error).__module__.partition(".")[0].startswith("penstock")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,8 +128,7 @@ def _benchmark(
         "--placement",
         choices=("split", "free"),
         default="",
-        help="split: strategy and daemon on halves of the processors; free: as the kernel likes "
-        "(default: free for grpc, split for others)",
+        help="split: strategy and daemon on halves of the processors; free: as the kernel likes (default: split)",
     )
     one.add_argument("--quiet", action="store_true", help="no progress on standard error")
     one.add_argument("--require-aims", action="store_true", help="exit 1 where an aim is missed")

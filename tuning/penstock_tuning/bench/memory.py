@@ -1,13 +1,12 @@
 """``penstock-bench memory``: what a daemon holds, what a state costs, and what a million ticks add.
 
-growth       of the daemon's resident memory, from the end of the warm-up to the last of the ticks, one session
+growth       of the floor of the daemon's resident memory: the least of the second half of the ticks after warm-up,
+             minus the least of the first half, twice; buffers that come and go lie above the floor, a leak lifts it
 allocations  in the engine's compiled loop, and what the event loop keeps: see allocations.py
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +14,16 @@ from penstock.v1.records import PREDICTION_BYTES
 from penstock_kernels.predictor import pack, running_words, state_words
 from penstock_tuning.bench.errors import BenchError
 from penstock_tuning.bench.in_process import read_model, sizes_of
-from penstock_tuning.bench.market import Market, repeated
+from penstock_tuning.bench.market import Market
 from penstock_tuning.bench.outcome import Outcome
-from penstock_tuning.bench.processes import DaemonOptions, Served, daemon, run_tool
+from penstock_tuning.bench.parts import run_part
+from penstock_tuning.bench.processes import DaemonOptions, daemon
 from penstock_tuning.bench.pump import pump
 from penstock_tuning.bench.raw import raw_rows
 from penstock_tuning.bench.settings import Bench
 from penstock_tuning.bench.throughput import TICKS_MAX
 
 WARM_UP_TICKS = 200_000
-SAMPLE_TICKS = 10_000  # Between two looks at the daemon's memory.
 ENGINE_TICKS = 200_000
 MESSAGES = 20_000
 SHOWN = (
@@ -59,22 +58,19 @@ def measure(settings: MemorySettings, bench: Bench) -> Outcome:
         BenchError: a process does not serve, or counts nothing.
     """
     market = bench.market()
-    instruments, recorded = market.read()
-    ticks = repeated(recorded, settings.ticks + WARM_UP_TICKS)
-    samples: list[tuple[int, int]] = []
     with (
-        bench.progress.step(f"memory: {len(ticks):,} ticks through a daemon"),
+        bench.progress.step(f"memory: {settings.ticks + WARM_UP_TICKS:,} ticks through a daemon"),
         daemon(bench.folder, bench.daemon) as served,
     ):
         at_start_kib = served.resident_kib
-        run = pump(served.address, instruments, ticks, _sampler(served, samples))
-        samples.append((run.answered, served.resident_kib))
+        run = pump(bench.folder, served, market, settings.ticks + WARM_UP_TICKS)
+        samples = [*run.resident_kib, (run.answered, served.resident_kib)]
     figures: dict[str, Any] = {
         "resident_mib": round(samples[-1][1] / 1024, 1),
         "resident_at_start_mib": round(at_start_kib / 1024, 1),
         "growth_kib_over_million_ticks": round(floor_growth_kib(samples, WARM_UP_TICKS) * 1e6 / settings.ticks, 1),
         **bytes_per_state(bench.daemon),
-        "ticks": len(ticks),
+        "ticks": len(run.sent_ns),
         "refused": run.refused,
         "lost": run.lost,
         "resident_kib_by_ticks": samples,
@@ -115,32 +111,13 @@ def bytes_per_state(options: DaemonOptions) -> dict[str, int]:
     return found
 
 
-def _sampler(served: Served, samples: list[tuple[int, int]]) -> Any:
-    """Return a look that notes (ticks answered, resident KiB) every SAMPLE_TICKS."""
-
-    def look(answered: int) -> None:
-        if answered >= len(samples) * SAMPLE_TICKS:
-            samples.append((answered, served.resident_kib))
-
-    return look
-
-
 def _allocations(bench: Bench, market: Market, ticks: int) -> dict[str, Any]:
     """Count in a process of its own."""
-    plan = bench.folder / "allocations.json"
-    plan.write_text(
-        json.dumps(
-            {
-                "ticks": str(market.path),
-                "model": bench.daemon.model,
-                "sets": bench.daemon.sets,
-                "engine_ticks": min(ENGINE_TICKS, ticks),
-                "messages": min(MESSAGES, ticks),
-            }
-        ),
-        encoding="utf-8",
-    )
-    command = [sys.executable, "-m", "penstock_tuning.bench.allocations"]
-    said = run_tool("the allocation count", command, bench.folder, _TOOL_TIMEOUT_S, given=plan)
-    found: dict[str, Any] = json.loads(said)
-    return found
+    plan = {
+        "ticks": str(market.path),
+        "model": bench.daemon.model,
+        "sets": bench.daemon.sets,
+        "engine_ticks": min(ENGINE_TICKS, ticks),
+        "messages": min(MESSAGES, ticks),
+    }
+    return run_part("allocations", plan, bench.folder, _TOOL_TIMEOUT_S)

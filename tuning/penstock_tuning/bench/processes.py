@@ -47,10 +47,23 @@ class Served:
     @property
     def resident_kib(self) -> int:
         """Its resident memory now."""
-        for line in Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1])
-        raise BenchError(f"process {self.pid} has no resident memory: it has ended")
+        return resident_kib(self.pid)
+
+
+def resident_kib(pid: int) -> int:
+    """Return the resident memory of a process now.
+
+    Raises:
+        BenchError: it has ended.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        status = ""
+    for line in status.splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise BenchError(f"process {pid} has no resident memory: it has ended")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from penstock_tuning.bench.errors import BenchError
 from penstock_tuning.bench.in_process import engine_in_process, engine_rate, kernel_rate
 from penstock_tuning.bench.market import repeated
 from penstock_tuning.bench.outcome import Outcome
-from penstock_tuning.bench.placement import SPLIT, on_processors
+from penstock_tuning.bench.placement import SPLIT
 from penstock_tuning.bench.processes import daemon
 from penstock_tuning.bench.pump import PumpRun, pump
 from penstock_tuning.bench.raw import raw_rows
@@ -58,10 +58,10 @@ def measure(settings: ThroughputSettings, bench: Bench) -> Outcome:
     ticks = repeated(recorded, settings.ticks)
     place = bench.placement(SPLIT)
     runs: list[PumpRun] = []
-    with daemon(bench.folder, bench.daemon, place.daemon) as served, on_processors(place.strategy):
+    with daemon(bench.folder, bench.daemon, place.daemon) as served:
         for number in range(settings.repeat):
             with bench.progress.step(f"throughput: gRPC, {settings.ticks:,} ticks, {number + 1} of {settings.repeat}"):
-                runs.append(pump(served.address, instruments, ticks))
+                runs.append(pump(bench.folder, served, market, settings.ticks, place.strategy))
     with bench.progress.step("throughput: in process"), engine_in_process(bench.daemon, instruments) as engine:
         in_process = [engine_rate(engine, ticks) for _ in range(settings.repeat)]
         kernels = [kernel_rate(engine.packed, ticks) for _ in range(settings.repeat)]
