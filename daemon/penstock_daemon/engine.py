@@ -89,6 +89,7 @@ class Engine:
         self._failure: OSError | None = None
         self._queued: deque[NDArray[np.int64]] = deque()  # Commands that found the control ring full.
         self._given = 0  # Commands, those included.
+        self._giving = threading.Lock()  # The warm-up gives commands from a thread of its own.
         words = self.buffers.settings
         words[memory.BATCH_MAX] = settings.batch_max
         words[memory.IDLE_KIND] = settings.idle
@@ -307,10 +308,11 @@ class Engine:
         row = np.zeros(memory.CONTROL_COLUMNS, np.int64)
         row[0] = kind
         row[1 : 1 + len(arguments)] = arguments
-        self._given += 1
-        self._queued.append(row)
-        self.flush_commands()
-        return self._given
+        with self._giving:
+            self._given += 1
+            self._queued.append(row)
+            self._flush()
+            return self._given
 
     def command_state(self) -> tuple[int, int]:
         """Return how many commands were given and how many are applied."""
@@ -318,6 +320,11 @@ class Engine:
 
     def flush_commands(self) -> None:
         """Move queued commands into the control ring, as far as it has room; for whenever some were applied."""
+        if self._queued:  # Asked at every look at the rings, so without the lock.
+            with self._giving:
+                self._flush()
+
+    def _flush(self) -> None:
         while self._queued and rings.publish_command(self.buffers, self._queued[0]) != rings.NO_SLOT:
             self._queued.popleft()
 
