@@ -1,7 +1,7 @@
 """Which CPUs the engine and the event loop get, and whether they really have them.
 
-The event loop's thread is placed before gRPC starts, since gRPC's own threads inherit its CPUs; what came of it is read
-back from /proc/self/task once all threads run.
+The event loop's thread, and those that libraries have started by then, are placed before gRPC starts, since gRPC's own
+threads inherit their CPUs; what came of it is read back from /proc/self/task once all threads run.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Placement:
     reason: str
 
     def apply_to_server(self) -> None:
-        """Place the calling thread and all that it will start; to be called before gRPC starts.
+        """Place the threads that there are and all that they will start; to be called before gRPC and the engine start.
 
         Raises:
             OSError: the kernel refused.
         """
         if self.server:
-            affinity.pin_this_thread(self.server)
+            affinity.pin_all_threads(self.server)
 
     def verify(self) -> list[str]:
         """Return a sentence for each thread that is not where it was put, as the kernel says now."""

@@ -24,10 +24,10 @@ def host_of_eight(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def restored() -> Iterator[None]:
-    """Give this thread its CPUs back."""
-    before = os.sched_getaffinity(0)
+    """Give all threads their CPUs back."""
+    before = affinity.online_cpus()
     yield
-    os.sched_setaffinity(0, before)
+    affinity.pin_all_threads(before)
 
 
 @pytest.mark.usefixtures("host_of_eight")
@@ -71,6 +71,19 @@ def test_threads_started_later_inherit_the_servers_cpus() -> None:
     thread.start()
     thread.join()
     assert seen == [cpu]
+
+
+@pytest.mark.usefixtures("restored")
+def test_threads_started_before_get_the_servers_cpus_too() -> None:
+    cpu, leave = frozenset({min(os.sched_getaffinity(0))}), threading.Event()
+    thread = threading.Thread(target=leave.wait)
+    thread.start()
+    Placement(frozenset(), cpu, "test").apply_to_server()
+    places = {one.thread_id: one.cpus for one in affinity.threads()}
+    leave.set()
+    thread.join()
+    assert places[thread.native_id] == cpu
+    assert set(places.values()) == {cpu}
 
 
 def test_cpu_that_does_not_exist_is_the_kernels_refusal() -> None:

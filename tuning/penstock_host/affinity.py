@@ -5,6 +5,7 @@ What was asked for and what holds are two things: ``threads()`` reads /proc/self
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from dataclasses import dataclass
@@ -32,6 +33,20 @@ def pin_this_thread(cpus: frozenset[int]) -> None:
         OSError: the kernel refused, such as for a CPU that is offline.
     """
     os.sched_setaffinity(0, cpus)
+
+
+def pin_all_threads(cpus: frozenset[int]) -> None:
+    """Let every thread that this process has now use only *cpus*; threads that they start inherit this.
+
+    Libraries start threads when they are imported (NumPy's linear algebra one per CPU), before anybody can be pinned.
+
+    Raises:
+        OSError: the kernel refused, such as for a CPU that is offline.
+    """
+    pin_this_thread(cpus)
+    for entry in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # It ended while we looked.
+            os.sched_setaffinity(int(entry.name), cpus)
 
 
 def threads() -> list[ThreadPlace]:
