@@ -9,7 +9,7 @@ import sys
 from typing import Any, Final
 
 from penstock_client.exits import Exit
-from penstock_client.replay_command import add_file_arguments, datasets_of
+from penstock_client.replay_command import add_file_arguments, add_session_argument, datasets_of
 
 _UNDEFINED_PRICE: Final = 2**63 - 1
 _UNDEFINED_TIME: Final = 2**64 - 1
@@ -40,6 +40,7 @@ def add_file_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
     convert.add_argument("files", nargs="+", metavar="IN", help="DBN, Parquet or CSV")
     convert.add_argument("out", metavar="OUT", help="ends in .dbn, .dbn.zst, .parquet, .csv, .csv.gz or .csv.zst")
     convert.add_argument("--order", choices=("auto", "ts_recv", "record"), default="auto", help="as penstock replay")
+    add_session_argument(convert)
     convert.add_argument(
         "--out-dataset", default="", metavar="NAME", help="of a DBN header (default: the instruments' own)"
     )
@@ -71,12 +72,14 @@ def run_convert(options: argparse.Namespace) -> int:
     Raises:
         PenstockError: a file is not sound, or can't be written.
     """
-    from penstock_client.files import merge, open_ticks, write_ticks
+    from penstock_client.files import merge, of_session, open_ticks, write_ticks
 
     files = [
         open_ticks(file, options.columns, dataset=dataset)
         for file, dataset in zip(options.files, datasets_of(options), strict=True)
     ]
+    if options.session is not None:
+        files = of_session(files, options.session)
     instruments, ticks = merge(files, options.order)
     write_ticks(options.out, ticks, instruments, options.out_dataset)
     sys.stdout.write(f"wrote {len(ticks):,} ticks of {len(instruments)} instruments to {options.out}\n")

@@ -25,6 +25,7 @@ from penstock.v1.records import PREDICTION_BYTES, PREDICTION_DTYPE, TICK_BYTES
 from penstock_client.batches import Batch, TickError
 from penstock_client.channel import checked_address, open_channel
 from penstock_client.errors import DeadlineExceeded, PenstockError
+from penstock_client.files.sessions import RecordedSession
 from penstock_client.instruments import Instrument, Pace
 from penstock_client.reconnect import ReconnectPolicy
 from penstock_client.replay_schedule import MAX_SPEED, due_offsets_ns, random_splits
@@ -56,6 +57,7 @@ class ReplayPlan:
         client_name: in the daemon's logs.
         timeout_s: for Welcome (at most CONNECT_DEADLINE_S), for a lost connection to come back, and for any answer that is outstanding.
         splits_seed: cut the ticks into batches at random places; None for natural batching.
+        recording: of which session of a daemon the ticks are; None for any other ticks.
     """
 
     instruments: list[Instrument]
@@ -66,6 +68,7 @@ class ReplayPlan:
     client_name: str = "penstock replay"
     timeout_s: float = 30.0
     splits_seed: int | None = None
+    recording: RecordedSession | None = None
 
     @property
     def pace(self) -> Pace:

@@ -29,6 +29,7 @@ examples:
   penstock replay day.dbn.zst --speed max --json             as fast as the daemon takes them; figures for scripts
   penstock replay btc.dbn eth.dbn --instruments BTCUSDT --to 127.0.0.1:50051 --out predictions.parquet
   penstock replay quotes.csv --columns ts_recv=time,time_unit=ms,bid_px=bid,ask_px=ask,price_unit=decimal
+  penstock replay recordings/*.dbn --session 3               one session of a folder that penstockd recorded into
   penstock replay day.dbn.zst --report report.html --require-share 0.999
 
 exit codes: 0 done; 1 ticks were lost or a --require-... was missed; 2 bad input; 3 no daemon, or it refused;
@@ -52,6 +53,16 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME",
         help="take NAME for the instruments' dataset: once for all files, or once for each, in order",
+    )
+
+
+def add_session_argument(parser: argparse._ActionsContainer) -> None:
+    """Add the choice of a session among recordings."""
+    parser.add_argument(
+        "--session",
+        type=int,
+        metavar="ID",
+        help="of penstockd's recordings, only those of this session (penstock inspect names it)",
     )
 
 
@@ -83,8 +94,9 @@ def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--order",
         choices=("auto", "ts_recv", "record"),
         default="auto",
-        help="auto keeps the order of the daemon's own recordings and sorts all others by ts_recv",
+        help="auto keeps the order of the daemon's own recordings of a session and sorts all others by ts_recv",
     )
+    add_session_argument(what)
     add_file_arguments(parser)
     how = parser.add_argument_group("how")
     how.add_argument(
@@ -185,9 +197,20 @@ def plan_of(options: argparse.Namespace) -> ReplayPlan:
         TickFileError: a file is not sound.
         LocalUsageError: an argument doesn't fit, or nothing is left to replay.
     """
+    from dataclasses import replace
+
     import numpy as np
 
-    from penstock_client.files import busiest_start, merge, open_ticks, select
+    from penstock_client.files import (
+        Order,
+        busiest_start,
+        merge,
+        of_session,
+        open_ticks,
+        order_of,
+        recorded_session,
+        select,
+    )
     from penstock_client.replay import ReplayPlan
     from penstock_client.replay_schedule import cut, duration_ns, parse_speed
 
@@ -204,7 +227,11 @@ def plan_of(options: argparse.Namespace) -> ReplayPlan:
         open_ticks(file, options.columns, dataset=dataset)
         for file, dataset in zip(options.files, datasets_of(options), strict=True)
     ]
-    instruments, ticks = merge(files, options.order)
+    if options.session is not None:
+        files = of_session(files, options.session)
+    order = order_of(files, options.order)
+    instruments, ticks = merge(files, order)
+    ticks_of_files = len(ticks)
     if options.instruments:
         wanted = [name.strip() for name in options.instruments.split(",") if name.strip()]
         instruments, ticks = select(instruments, ticks, wanted)
@@ -219,6 +246,11 @@ def plan_of(options: argparse.Namespace) -> ReplayPlan:
         raise LocalUsageError(
             f"nothing is left to replay of {', '.join(options.files)}: take less --skip, or other files"
         )
+    recording = None
+    if order is Order.RECORD and all(file.keeps_order for file in files):
+        recording = recorded_session(files)
+    if recording is not None:
+        recording = replace(recording, left_out_ticks=ticks_of_files - len(ticks))
     return ReplayPlan(
         instruments=instruments,
         ticks=ticks,
@@ -227,6 +259,7 @@ def plan_of(options: argparse.Namespace) -> ReplayPlan:
         model=options.model,
         timeout_s=options.timeout,
         splits_seed=options.batch_splits,
+        recording=recording,
     )
 
 

@@ -8,6 +8,7 @@ how far ahead the sender ran.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -91,6 +92,9 @@ def summarise(run: ReplayRun, files: list[str]) -> dict[str, Any]:
         "stages_us": _stages(run),
         "flags": {str(one.name): int(np.count_nonzero(flags & one)) for one in PredictionFlag if np.any(flags & one)},
         "prediction_hash": prediction_hash(run),
+        "recording": None
+        if (of := run.plan.recording) is None
+        else asdict(of) | {"hash_differs_because": of.hash_differs_because},
         "instruments": [
             {
                 "instrument_id": one.instrument_id,
@@ -146,6 +150,7 @@ def closing_text(summary: dict[str, Any], tick_errors: list[str]) -> str:
         *budget,
         ("model", f"{model['name']} {model['version']} ({model['content_hash'][:12]}){notice}"),
         ("hash", summary["prediction_hash"]),
+        *(("", sentence) for sentence in hash_sentences(summary)),
         ("machine", machine_line(summary["machine"])),
         *(("error", sentence) for sentence in tick_errors[:ERRORS_SHOWN]),
     ]
@@ -156,6 +161,15 @@ def closing_text(summary: dict[str, Any], tick_errors: list[str]) -> str:
     if summary["failure"]:
         lines.append(("failed", summary["failure"]))
     return "\n".join(f"{label:<13}{text}" for label, text in lines)
+
+
+def hash_sentences(summary: dict[str, Any]) -> list[str]:
+    """Return what is to be said where the hash can't be that of the recorded session; nothing otherwise."""
+    recording = summary["recording"]
+    if recording is None or not recording["hash_differs_because"]:
+        return []
+    why = "; ".join(recording["hash_differs_because"])
+    return [f"not the hash that recorded session {recording['session_id']} had: {why}"]
 
 
 def _share_within(ascending: NDArray[np.int64], bound_ns: int, sent: int) -> float:

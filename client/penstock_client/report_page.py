@@ -20,6 +20,7 @@ from penstock_client.extras import require
 from penstock_client.instruments import Pace
 from penstock_client.machine import machine_line
 from penstock_client.replay import ReplayRun
+from penstock_client.replay_summary import hash_sentences
 from penstock_client.report_figures import WIDTH_IN, figures_of
 from penstock_client.report_theme import DAY, NIGHT, Theme, settings_of
 from penstock_client.wording import microseconds_text, share_text
@@ -152,6 +153,7 @@ def _notices(summary: dict[str, Any]) -> list[str]:
         found.append(
             "At full speed latency is mostly queueing: it says how far ahead the sender ran, not how fast a tick is."
         )
+    found += [f"The prediction hash is {sentence}." for sentence in hash_sentences(summary)]
     if summary["model"]["demonstration"]:
         found.append(summary["model"]["notice"] or "This model is a demonstration: never trade on it.")
     return found

@@ -51,12 +51,19 @@ def test_what_is_written_reads_back_to_the_byte(tmp_path, name):
 def test_a_recording_of_the_daemon_keeps_its_order_and_its_full_names(tmp_path):
     write_two(tmp_path / "session.dbn")
     full = {"1": {"dataset": "A.DATASET.THAT.NO.HEADER.HOLDS", "symbol": "BTC"}, "2": {"dataset": "", "symbol": "ETH"}}
-    entry = {"file": "session.dbn", "session_id": 7, "first_tick": 100, "rebuild_ticks": 3, "instruments": full}
+    entry = {
+        "file": "session.dbn",
+        "cut_short": True,
+        "session_id": 7,
+        "first_tick": 100,
+        "rebuild_ticks": 3,
+        "instruments": full,
+    }
     entry |= {"gaps": [{"after_ticks": 1, "ticks": 5}, {"after_ticks": 2, "ticks": 6}], "size_scale": {"2": 10}}
     (tmp_path / "metadata.json").write_text(json.dumps({"files": [entry]}))
     file = open_ticks(tmp_path / "session.dbn")
     assert file.keeps_order
-    assert file.recording == Recording(session_id=7, first_tick=100, rebuild_ticks=3, missing_ticks=11)
+    assert file.recording == Recording(session_id=7, first_tick=100, rebuild_ticks=3, missing_ticks=11, cut_short=True)
     assert file.instruments == [
         Instrument(1, "BTC", "A.DATASET.THAT.NO.HEADER.HOLDS"),
         Instrument(2, "ETH", "", 10),

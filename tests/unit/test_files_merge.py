@@ -7,16 +7,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penstock_client.files import Order, TickFile, TickFileError, busiest_start, merge, select
+from penstock_client.files import (
+    Order,
+    RecordedSession,
+    TickFile,
+    TickFileError,
+    busiest_start,
+    merge,
+    of_session,
+    recorded_session,
+    select,
+)
 from penstock_client.files.catalogue import Recording
 from penstock_client.instruments import Instrument
 from support.tick_arrays import quotes
 
 
-def tick_file(name: str, times: list[int], instruments: list[Instrument], *, keeps_order: bool = False) -> TickFile:
+def tick_file(
+    name: str, times: list[int], instruments: list[Instrument], *, recording: Recording | None = None
+) -> TickFile:
     ticks = quotes(len(times), tuple(one.instrument_id for one in instruments))
     ticks["ts_recv"] = times
-    return TickFile(Path(name), "DBN v3", instruments, ticks, recording=Recording(1, 0, 0, 0) if keeps_order else None)
+    return TickFile(Path(name), "DBN v3", instruments, ticks, recording=recording)
 
 
 BTC, ETH = Instrument(1, "BTC", "A"), Instrument(2, "ETH", "A")
@@ -32,13 +44,61 @@ def test_ticks_are_ordered_by_time_then_file_then_record():
 
 
 def test_recordings_of_sessions_keep_their_order():
-    first = tick_file("a", [10, 30, 20], [BTC], keeps_order=True)
-    second = tick_file("b", [5], [BTC], keeps_order=True)
+    first = tick_file("a", [10, 30, 20], [BTC], recording=Recording(1, 0, 0, 0))
+    second = tick_file("b", [5], [BTC], recording=Recording(1, 3, 0, 0))
     assert merge([first, second])[1]["ts_recv"].tolist() == [10, 30, 20, 5]
     assert merge([first, second], Order.TS_RECV)[1]["ts_recv"].tolist() == [5, 10, 20, 30]
     other = tick_file("c", [1], [BTC])
     assert merge([first, other])[1]["ts_recv"].tolist() == [1, 10, 20, 30]
     assert merge([other, first], "record")[1]["ts_recv"].tolist() == [1, 10, 30, 20]
+
+
+@pytest.mark.parametrize("order", ["auto", "record"])
+@pytest.mark.parametrize(
+    ("recordings", "sentence"),
+    [
+        (
+            [Recording(1, 0, 0, 0), Recording(1, 2, 0, 0), Recording(3, 0, 0, 0)],
+            r"\(session 1: 0 to 1; session 3: 2\).*--session ID, or merge them as markets with --order ts_recv",
+        ),
+        (
+            [Recording(1, 0, 0, 0), Recording(1, 0, 0, 0)],
+            "session 1: 0; session 1: 1.*daemons that each counted from 1",
+        ),
+        ([Recording(1, 2, 0, 0), Recording(1, 0, 0, 0)], "don't follow each other.*in order of their names"),
+        ([Recording(1, 0, 0, 1), Recording(1, 2, 0, 0)], "don't follow each other"),
+    ],
+)
+def test_recordings_that_are_not_one_session_in_order_are_refused(recordings, sentence, order):
+    files = [tick_file(str(number), [10, 30], [BTC], recording=one) for number, one in enumerate(recordings)]
+    with pytest.raises(ValueError, match=sentence):
+        merge(files, order)
+    assert len(merge(files, "ts_recv")[1]) == 2 * len(files)
+
+
+def test_what_a_session_lacks_is_counted_over_its_files():
+    parts = [Recording(4, 5, 2, 1), Recording(4, 8, 0, 0), Recording(4, 13, 1, 0, cut_short=True)]
+    files = [tick_file(str(number), [10, 30], [BTC], recording=one) for number, one in enumerate(parts)]
+    assert recorded_session(files) == RecordedSession(4, 5, 3, 1 + 3, cut_short=True)
+    assert recorded_session(files).hash_differs_because == [
+        "3 of its ticks restored states then and are predicted now",
+        "5 of its ticks came before the first file",
+        "4 of its ticks are missing",
+        "its recording was cut short",
+    ]
+    whole = recorded_session([tick_file("a", [1], [BTC], recording=Recording(4, 0, 0, 0))])
+    assert whole.hash_differs_because == []
+    assert recorded_session([tick_file("a", [1], [BTC])]) is None
+
+
+def test_one_session_is_taken_out_of_many():
+    files = [tick_file(str(one), [1], [BTC], recording=Recording(one, 0, 0, 0)) for one in (1, 3)]
+    files.append(tick_file("other", [1], [BTC]))
+    assert of_session(files, 3) == [files[1]]
+    with pytest.raises(ValueError, match=r"session=2; take one of 1, 3"):
+        of_session(files, 2)
+    with pytest.raises(ValueError, match=r"leave --session out"):
+        of_session(files[2:], 2)
 
 
 def test_one_ordered_file_is_not_copied():

@@ -12,19 +12,24 @@ if TYPE_CHECKING:
     from penstock_client.files.columns import ColumnMapping, read_mapping
     from penstock_client.files.dbn import write_dbn
     from penstock_client.files.errors import TickFileError
-    from penstock_client.files.joining import Order, busiest_start, merge, select
+    from penstock_client.files.joining import Order, busiest_start, merge, order_of, select
     from penstock_client.files.reader import open_ticks, write_ticks
+    from penstock_client.files.sessions import RecordedSession, of_session, recorded_session
     from penstock_client.files.tick_file import TickFile
 
 __all__ = [
     "ColumnMapping",
     "Order",
+    "RecordedSession",
     "TickFile",
     "TickFileError",
     "busiest_start",
     "merge",
+    "of_session",
     "open_ticks",
+    "order_of",
     "read_mapping",
+    "recorded_session",
     "select",
     "write_dbn",
     "write_ticks",
@@ -34,8 +39,9 @@ _HOMES = {
     "columns": ("ColumnMapping", "read_mapping"),
     "dbn": ("write_dbn",),
     "errors": ("TickFileError",),
-    "joining": ("Order", "busiest_start", "merge", "select"),
+    "joining": ("Order", "busiest_start", "merge", "order_of", "select"),
     "reader": ("open_ticks", "write_ticks"),
+    "sessions": ("RecordedSession", "of_session", "recorded_session"),
     "tick_file": ("TickFile",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -29,16 +29,18 @@ class Recording:
     """What the daemon's recorder says about a file of its own.
 
     Attributes:
-        session_id: unique in the life of that daemon.
-        first_tick: of the session, from 0, rebuild ticks included.
+        session_id: unique in the life of that daemon; the next one counts from 1 again.
+        first_tick: of the session, from 0, rebuild ticks and the file's own gaps before its first tick included.
         rebuild_ticks: how many of the file's first ticks rebuilt a state and were not predicted.
         missing_ticks: how many ticks the disk was too slow for, or refused.
+        cut_short: whether the daemon was killed while it wrote the file.
     """
 
     session_id: int
     first_tick: int
     rebuild_ticks: int
     missing_ticks: int
+    cut_short: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ def _recording(catalogue: Path, entry: dict[str, Any]) -> Recording:
             first_tick=int(entry.get("first_tick", 0)),
             rebuild_ticks=int(entry.get("rebuild_ticks", 0)),
             missing_ticks=sum(int(gap["ticks"]) for gap in entry.get("gaps", [])),
+            cut_short=bool(entry.get("cut_short", False)),
         )
     except (TypeError, ValueError, KeyError, OverflowError) as exc:
         raise TickFileError(

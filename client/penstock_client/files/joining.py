@@ -1,7 +1,7 @@
 """Several files as one stream of ticks, and parts of a stream.
 
     order = by (ts_recv, file, record), stably        ties are broken by what stands still, never by a hash
-    order = by (file, record)                         for what penstockd recorded: the order of its session
+    order = by (file, record)                         for what penstockd recorded: the order of its one session
 
 Instruments are the same where (dataset, symbol) is the same. Ids stay as they are where they don't clash.
 """
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from penstock.v1.records import TICK_DTYPE
 from penstock_client.errors import LocalUsageError
 from penstock_client.files.errors import TickFileError
+from penstock_client.files.sessions import recorded_session
 from penstock_client.files.tick_file import TickFile
 from penstock_client.instruments import Instrument
 
@@ -39,19 +40,31 @@ def merge(files: Sequence[TickFile], order: Order | str = Order.AUTO) -> tuple[l
 
     Raises:
         TickFileError: two files disagree about an instrument's size scale.
-        LocalUsageError: no files.
+        LocalUsageError: no files, or recordings of several sessions in the order of a session.
         ValueError: no such order.
     """
     if not files:
         raise LocalUsageError("merge needs at least one file: files=[]")
-    order = Order(order)
-    if order is Order.AUTO:
-        order = Order.RECORD if all(file.keeps_order for file in files) else Order.TS_RECV
+    order = order_of(files, order)
+    if order is Order.RECORD:
+        recorded_session(files)
     instruments, parts = _join_instruments(files)
     ticks = parts[0] if len(parts) == 1 else np.concatenate(parts).astype(TICK_DTYPE, copy=False)
     if order is Order.TS_RECV and np.any(ticks["ts_recv"][1:] < ticks["ts_recv"][:-1]):
         ticks = ticks[np.argsort(ticks["ts_recv"], kind="stable")]
     return instruments, ticks
+
+
+def order_of(files: Sequence[TickFile], order: Order | str) -> Order:
+    """Return the order that *order* means for *files*: RECORD or TS_RECV.
+
+    Raises:
+        ValueError: no such order.
+    """
+    order = Order(order)
+    if order is not Order.AUTO:
+        return order
+    return Order.RECORD if all(file.keeps_order for file in files) else Order.TS_RECV
 
 
 def select(
