@@ -66,5 +66,5 @@ def test_connections_cut_anywhere_leave_nothing_behind(tmp_path: Path) -> None:
             wait_until(lambda: scrape(daemon)["penstock_states"] == 1)
         wait_until(lambda: scrape(daemon)["penstock_sessions"] == 0)
         wait_until(lambda: len(list(descriptors.iterdir())) <= before)
-        assert len(daemon.events("session_opened")) > STRATEGIES * CONNECTIONS / 2
+        assert len(daemon.events("session_opened")) > STRATEGIES * CONNECTIONS / 4
         assert not [line for line in daemon.log() if line["level"] == "error"]
