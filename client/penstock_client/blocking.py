@@ -203,6 +203,8 @@ class BlockingSession:
         """
         core = self._opened()
         assert self._loop is not None, "open without a loop"
+        if self._closed:  # The loop may be gone.
+            raise LocalUsageError("a session that was closed can't be finished: call finish() before leaving")
         with self._sending:
             run_on(self._loop, self._finish(core))
 

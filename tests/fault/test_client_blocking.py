@@ -227,6 +227,8 @@ def test_a_session_is_opened_once_and_used_while_open(socket_path):
         session.close()
         with pytest.raises(LocalUsageError, match="after close"):
             session.send(ticks_of(1))
+        with pytest.raises(LocalUsageError, match="finish\\(\\) before leaving"):
+            session.finish()
         assert session.receive() is None
 
 

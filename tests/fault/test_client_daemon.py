@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from penstock_client import (
     connect,
 )
 from penstock_client.blocking import connect as connect_blocking
+from penstock_client.default_address import default_address
 from support.daemon import RunningDaemon, running_daemon, start_daemon
 from support.relay import Relay
 from support.tick_stream import tick_stream
@@ -247,22 +250,86 @@ async def test_operators_can_ask_about_models_latencies_and_health(daemon):
         admin.list_models("unix:/nowhere.sock", deadline_s=0.5)
 
 
-@pytest.mark.parametrize("kind", [0, 1], ids=["async", "blocking"])
-def test_the_strategies_of_the_client_page_work_as_they_stand(daemon, repository_root, kind):
-    blocks = re.findall(r"```python\n(.*?)```", (repository_root / "docs" / "client.md").read_text(), re.DOTALL)
-    acted: list[np.ndarray] = []
-    names: dict[str, Any] = {"act": acted.append}
-    exec(compile(blocks[kind].replace("unix:/run/penstock.sock", daemon.address), "client.md", "exec"), names)
-    parts = np.array_split(tick_stream(1, 3000), 40)
+PAGES = pytest.mark.parametrize(
+    ("page", "kind"),
+    [("README.md", 0), ("docs/client.md", 0), ("docs/client.md", 1)],
+    ids=["readme", "async", "blocking"],
+)
+"""The strategies on pages; the second one of the client's page has no event loop."""
 
-    async def market():
+
+def run_the_strategy(text: str, kind: int, names: dict[str, Any], parts: Iterable[np.ndarray]) -> None:
+    """Run the strategy of a page as it stands there on *parts*, in a thread; it must come to an end."""
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(blocks[kind], "page", "exec"), names)
+
+    async def market() -> AsyncIterator[np.ndarray]:
         for part in parts:
             yield part
 
+    async def strategy() -> None:
+        await asyncio.wait_for(names["strategy"](market()), 20)
+
     if kind == 0:
-        asyncio.run(names["strategy"](market()))
-    else:
-        names["strategy"](parts)
-    probabilities = np.concatenate(acted)
-    assert len(probabilities) == 3000
-    assert ((probabilities >= 0) & (probabilities <= 1)).all()
+        asyncio.run(strategy())
+        return
+    ended: Future[None] = Future()
+
+    def blocking_strategy() -> None:
+        try:
+            names["strategy"](parts)
+        except Exception as error:  # noqa: BLE001 - Policy: the caller gets whatever it was.
+            ended.set_exception(error)
+        else:
+            ended.set_result(None)
+
+    Thread(target=blocking_strategy, daemon=True).start()
+    ended.result(20)
+
+
+@pytest.fixture
+def bare_daemon(folder: Path, daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> RunningDaemon:
+    """The daemon, where one without a configuration would listen."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    assert default_address() == daemon.address
+    return daemon
+
+
+@pytest.mark.usefixtures("bare_daemon")
+@PAGES
+def test_the_strategies_of_the_pages_work_as_they_stand(repository_root, page, kind):
+    acted: list[np.ndarray] = []
+    names: dict[str, Any] = {"act": acted.append, "print": acted.append}
+    run_the_strategy((repository_root / page).read_text(), kind, names, np.array_split(tick_stream(1, 3000), 40))
+    values = np.concatenate(acted)
+    assert len(values) == 3000
+    if page != "README.md":
+        assert ((values >= 0) & (values <= 1)).all()
+
+
+@pytest.mark.usefixtures("bare_daemon")
+@PAGES
+def test_the_strategies_of_the_pages_end_with_the_error_of_their_feed(repository_root, page, kind):
+    def feed() -> Iterator[np.ndarray]:
+        yield tick_stream(1, 100)
+        raise ZeroDivisionError("the feed is torn")
+
+    names: dict[str, Any] = {"act": len, "print": len}
+    with pytest.raises((ZeroDivisionError, ExceptionGroup)) as end:
+        run_the_strategy((repository_root / page).read_text(), kind, names, feed())
+    error = end.value.exceptions[0] if isinstance(end.value, ExceptionGroup) else end.value
+    assert str(error) == "the feed is torn"
+
+
+@pytest.mark.usefixtures("bare_daemon")
+@PAGES
+def test_the_strategies_of_the_pages_end_with_the_error_of_their_reader(repository_root, page, kind):
+    def act(_: np.ndarray) -> None:
+        raise ZeroDivisionError("nothing to act on")
+
+    names: dict[str, Any] = {"act": act, "print": act}
+    parts = itertools.repeat(tick_stream(1, 100))  # A market without an end.
+    with pytest.raises((ZeroDivisionError, ExceptionGroup)) as end:
+        run_the_strategy((repository_root / page).read_text(), kind, names, parts)
+    error = end.value.exceptions[0] if isinstance(end.value, ExceptionGroup) else end.value
+    assert str(error) == "nothing to act on"
