@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from penstock.v1 import prediction_pb2 as pb
+from penstock.v1.records import predictions_from_bytes
 from penstock_daemon import faults
 from penstock_daemon.engine import Engine, EngineSettings
 from penstock_daemon.engine_memory import EngineSizes
@@ -194,6 +195,34 @@ async def test_nothing_gives_way_for_a_session_that_finds_no_room_anyway(table: 
             await table.open(refused)
         assert refusal.value.reason == reason
     assert not kept.closed
+
+
+async def test_session_lost_before_any_answer_was_taken_resumes(table: Table) -> None:
+    """Rebuild ticks and a first tick are in, and nothing of them was acknowledged yet."""
+    session, _ = await table.open(hello(first_sequence=100))
+    table.attach(session, Hold())
+    session.accept(pb.TickBatch(records=quotes(5).tobytes(), purpose=pb.PURPOSE_REBUILD), 1)
+    session.accept(pb.TickBatch(records=quotes(2).tobytes(), first_sequence=100), 1)
+    assert table.detach(session)
+    with pytest.raises(faults.SessionFault) as refusal:
+        await table.open(hello(resume_token=session.token, next_prediction_sequence=101))
+    assert refusal.value.reason == "RESUME_POSITION"
+    again, origin = await table.open(hello(resume_token=session.token, next_prediction_sequence=100))
+    assert (again, origin, again.next_sequence) == (session, pb.STATE_ORIGIN_RESUMED, 102)
+    assert await answers_of(session, 2) == [100, 101]
+    assert session.rebuilt_ticks == 5
+
+
+async def answers_of(session: Session, count: int) -> list[int]:
+    """Return the sequences of the next *count* predictions."""
+    found: list[int] = []
+    deadline_s = time.monotonic() + 10
+    while len(found) < count:
+        assert time.monotonic() < deadline_s
+        for message in session.take_answers():
+            found += predictions_from_bytes(message.predictions.records)["sequence"].tolist()
+        await asyncio.sleep(0.001)
+    return found
 
 
 async def test_stream_that_is_overtaken_hears_so_and_loses_its_hold(table: Table) -> None:
