@@ -74,6 +74,21 @@ def _interrupt(number: int, _frame: object) -> None:
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Keep signals until the end of the block, so that what it starts or stops is not left half done."""
+    kept: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [(number, signal.signal(number, lambda number, _frame: kept.append(number))) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    if kept:
+        raise KeyboardInterrupt(signal.Signals(kept[0]).name)
+
+
 def _environment() -> dict[str, str]:
     """Return the environment without keys of penstock's configuration: the showcase shows the defaults."""
     return {name: value for name, value in os.environ.items() if not (name.startswith("PENSTOCK_") and "__" in name)}
@@ -163,20 +178,28 @@ def _daemon(folder: Path, model: Path) -> Iterator[str]:
         print(f"$ {shlex.join(command)} &", flush=True)
         log_path = folder / "penstockd.log"
         log = stack.enter_context(log_path.open("wb"))
-        process = subprocess.Popen([str(_beside(command[0])), *command[1:]], stdout=log, stderr=log, env=_environment())  # noqa: S603 - Ours.
+        with _uninterrupted():  # A signal within Popen would lose a process that runs already.
+            process = subprocess.Popen(  # noqa: S603 - Our own command.
+                [str(_beside(command[0])), *command[1:]], stdout=log, stderr=log, env=_environment()
+            )
+            stopping = stack.enter_context(contextlib.ExitStack())
+            stopping.callback(_stop, process)
+        _wait_until_serving(process, address, log_path)
+        yield address
+        stopping.close()
+        if process.returncode != 0:
+            raise ShowcaseError(f"penstockd ended with {process.returncode}; its log is {log_path}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop the daemon, whatever other signals come meanwhile."""
+    with _uninterrupted():
+        process.send_signal(signal.SIGTERM)
         try:
-            _wait_until_serving(process, address, log_path)
-            yield address
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                code = process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                code = -signal.SIGKILL
-        if code != 0:
-            raise ShowcaseError(f"penstockd ended with {code}; its log is {log_path}")
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _wait_until_serving(process: subprocess.Popen[bytes], address: str, log_path: Path) -> None:
