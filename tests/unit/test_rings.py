@@ -235,4 +235,3 @@ def test_commands_that_find_the_control_ring_full_wait_in_order(engine: Engine) 
     engine.buffers.words[memory.CONTROL_CONSUMED] = 3
     engine.flush_commands()
     assert engine.buffers.control[2, 1] == memory.CONTROL_SLOTS + 2
-
