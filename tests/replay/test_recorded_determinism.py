@@ -10,16 +10,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import RecordedFile
 from support.daemon import RunningDaemon, running_daemon, small_model
 
 pytestmark = pytest.mark.recorded
+
+RecordedFile = Callable[[str], Path]
 
 USDM = "binance_usdm_20240808.mbp-1.dbn.zst"
 SPOT = "binance_spot_btcusdt_20240808.mbp-1.dbn.zst"
