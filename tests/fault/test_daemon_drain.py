@@ -30,6 +30,7 @@ class Strategy(threading.Thread):
         super().__init__(daemon=True)
         self.address = address
         self.warm = threading.Event()
+        self.session_id = 0
         self.goodbye: pb.Goodbye | None = None
         self.sequences: list[int] = []
         self.sent_before_goodbye = 0
@@ -38,6 +39,7 @@ class Strategy(threading.Thread):
     def run(self) -> None:
         with RawStream(self.address) as stream:
             window = stream.hello(client_name="strategy").in_flight_max
+            self.session_id = stream.welcome.session_id
             try:
                 while True:
                     while self.goodbye is None and stream.next_sequence - len(self.sequences) <= window - 64:
@@ -92,6 +94,8 @@ def test_stop_under_load_answers_what_is_in_flight_and_exits_0(tmp_path: Path) -
         answered = len(strategy.sequences)
         assert strategy.sequences == list(range(answered)), "in order, each once"
         assert answered <= strategy.sent_before_goodbye
+        (ended,) = (line for line in daemon.events("session_ended") if line["session"] == strategy.session_id)
+        assert answered == ended["ticks"], "what was taken is answered"
     watcher.join(30)
     assert watcher.heard == [SERVING, NOT_SERVING]
     assert not Path(daemon.address.removeprefix("unix:")).exists()

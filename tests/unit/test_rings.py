@@ -27,7 +27,7 @@ RECEIVED_NS = 1_000
 @pytest.fixture
 def engine() -> Iterator[Engine]:
     """An engine that was never started: its memory, and the event loop's ends of it."""
-    engine = Engine(SIZES, EngineSettings())
+    engine = Engine(SIZES, EngineSettings(assist_max=4))
     yield engine
     engine.close()
 
@@ -235,3 +235,41 @@ def test_commands_that_find_the_control_ring_full_wait_in_order(engine: Engine) 
     engine.buffers.words[memory.CONTROL_CONSUMED] = 3
     engine.flush_commands()
     assert engine.buffers.control[2, 1] == memory.CONTROL_SLOTS + 2
+
+
+# --- A producer that helps ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [(memory.OWNER, 1), (memory.SLEEPING, 0), (memory.CONTROL_PUBLISHED, 1)],
+    ids=["owned", "awake", "commanded"],
+)
+def test_helper_touches_no_state_that_is_not_its_to_touch(engine: Engine, word: int, value: int) -> None:
+    buffers = engine.buffers
+    buffers.source_table[1, memory.SOURCE_OPEN] = 1
+    buffers.words[memory.SLEEPING] = 1
+    buffers.words[word] = value
+    assert engine.publish_ticks(1, frozen(of(2)), 0, False, IDS, STATES, RECEIVED_NS, assist=True) == 0
+    assert engine.assisted == 0
+    assert engine.cursor(1, memory.TICK_CONSUMED) == 0
+    assert buffers.words[memory.OWNER] == (value if word == memory.OWNER else 0)
+    if word == memory.SLEEPING:
+        with pytest.raises(BlockingIOError):  # It will see them by itself.
+            os.eventfd_read(engine.engine_event)
+    else:
+        assert os.eventfd_read(engine.engine_event) == 1, "whose it is has been woken"
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [(memory.SOURCE_OPEN, 0), (memory.SOURCE_HELD, 1)], ids=["closed", "held"]
+)
+def test_helper_leaves_sources_alone_that_wait(engine: Engine, column: int, value: int) -> None:
+    buffers = engine.buffers
+    buffers.source_table[1, memory.SOURCE_OPEN] = 1
+    buffers.source_table[1, column] = value
+    buffers.words[memory.SLEEPING] = 1
+    assert engine.publish_ticks(1, frozen(of(2)), 0, False, IDS, STATES, RECEIVED_NS, assist=True) == 0
+    assert engine.assisted == 0
+    assert engine.cursor(1, memory.TICK_CONSUMED) == 0
+    assert buffers.words[memory.OWNER] == 0, "given back"
