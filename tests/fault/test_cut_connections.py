@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import threading
 from pathlib import Path
 
+from grpc._cython import cygrpc
+
 from penstock.v1 import prediction_pb2 as pb
+from penstock_daemon.server import _LostClients
 from support.cutting_proxy import cutting_proxy
 from support.daemon import running_daemon, small
 from support.raw_stream import RawStream, StreamEndError, hash_of, hello, run_through, undisturbed
@@ -68,3 +72,15 @@ def test_connections_cut_anywhere_leave_nothing_behind(tmp_path: Path) -> None:
         wait_until(lambda: len(list(descriptors.iterdir())) <= before)
         assert len(daemon.events("session_opened")) > STRATEGIES * CONNECTIONS / 4
         assert not [line for line in daemon.log() if line["level"] == "error"]
+
+
+def test_log_is_spared_tracebacks_of_lost_clients_and_no_others() -> None:
+    """What gRPC says when a client is gone before its status; too rare to be had on purpose."""
+
+    def kept(error: Exception) -> bool:
+        record = logging.LogRecord("grpc", logging.ERROR, "", 0, "raised", (), (type(error), error, None))
+        return _LostClients().filter(record)
+
+    assert not kept(cygrpc.ExecuteBatchError("Failed execute_batch"))
+    assert kept(ValueError("a mistake of ours"))
+    assert _LostClients().filter(logging.LogRecord("grpc", logging.ERROR, "", 0, "said", (), None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from pathlib import Path
 
 import grpc
@@ -12,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from penstock.v1 import prediction_pb2 as pb
 from penstock.v1.records import predictions_from_bytes
-from support.daemon import launch_daemon, running_daemon, small, start_daemon
+from support.daemon import launch_daemon, running_daemon, small, small_model, start_daemon
 from support.raw_stream import RawStream, StreamEndError, hello
 from support.scrape import scrape
 from support.tick_arrays import quotes
@@ -75,7 +76,9 @@ class Watcher(threading.Thread):
 
 
 def test_stop_under_load_answers_what_is_in_flight_and_exits_0(tmp_path: Path) -> None:
-    daemon = start_daemon(tmp_path, *small(tmp_path, "server.drain_s=15"))
+    slow = small_model(tmp_path, 2, units=2048, fan_in=32)  # So slow that there is always something in flight.
+    sets = ("server.drain_s=15", f"models.active={slow}", "models.units_max=2048", "sessions.in_flight_max=1024")
+    daemon = start_daemon(tmp_path, *sets)
     watcher = Watcher(daemon.address)
     strategies = [Strategy(daemon.address) for _ in range(3)]
     for strategy in strategies:
@@ -127,8 +130,8 @@ def test_stopping_daemon_takes_no_new_session(tmp_path: Path) -> None:
     daemon = start_daemon(tmp_path, *small(tmp_path, "server.drain_s=15", "sessions.hello_timeout_s=60"))
     with RawStream(daemon.address) as late, RawStream(daemon.address) as busy:
         busy.hello()
-        late.call.initial_metadata  # noqa: B018 - The call is begun.
         wait_until(lambda: daemon.events("session_opened"))
+        time.sleep(0.2)  # The call of the late one has arrived, too: it says nothing by which one could see it.
         daemon.process.send_signal(signal.SIGTERM)
         end = late.end()
         assert (end.code, end.reason) == ("UNAVAILABLE", "DRAINING")

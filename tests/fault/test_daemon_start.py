@@ -149,6 +149,33 @@ def test_memory_that_is_not_there_is_refused() -> None:
     assert said.endswith("lower sessions.max, sessions.in_flight_max, sessions.states_max or models.units_max")
 
 
+# --- Threads ----------------------------------------------------------------------------------------------------------
+
+
+def test_threads_run_where_the_configuration_says(tmp_path: Path) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        pytest.skip("one CPU is nothing to choose from")
+    own, rest = cpus[-1], cpus[0]
+    with running_daemon(tmp_path, *small(tmp_path, f"engine.cores={own}", f"server.cores={rest}")) as daemon:
+        undisturbed(daemon.address, quotes(50))
+        places: dict[str, set[frozenset[int]]] = {}
+        for task in Path(f"/proc/{daemon.pid}/task").iterdir():
+            name = (task / "comm").read_text().strip()
+            places.setdefault(name, set()).add(frozenset(os.sched_getaffinity(int(task.name))))
+        (served,) = daemon.events("serving")
+        assert not daemon.events("thread_misplaced")
+    assert places.pop("penstock-engine") == {frozenset({own})}
+    assert places
+    assert all(where == {frozenset({rest})} for where in places.values()), places
+    assert served["threads"]["penstock-engine"] == str(own)
+
+
+@pytest.mark.parametrize("key", ["engine.cores", "server.cores"])
+def test_cpu_that_is_not_there_is_refused(key: str) -> None:
+    assert refusal(f"{key}=8191").startswith(f"{key}: must be online (this host has 0")
+
+
 # --- Configuration ----------------------------------------------------------------------------------------------------
 
 
