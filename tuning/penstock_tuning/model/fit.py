@@ -46,7 +46,7 @@ def fit(recordings: Recordings, settings: FitSettings, on_progress: Progress = s
     """
     boundaries = recordings.quantile_times_ns((TRAIN_SHARE, TRAIN_SHARE + VALIDATION_SHARE))
     found = survey(recordings, settings.horizons, boundaries, on_progress)
-    model = _untrained(settings, found)
+    model = untrained(settings, found.features, found.mean, found.scale)
     first_streams = recordings.first_streams()
     rebuild_ticks, needed = rebuild_ticks_of(model, first_streams)
     model = replace(model, rebuild_ticks=rebuild_ticks)
@@ -73,12 +73,12 @@ def fit(recordings: Recordings, settings: FitSettings, on_progress: Progress = s
     return replace(model, training=make_report(recordings, settings, boundaries, found, readouts, scores, rebuild))
 
 
-def _untrained(settings: FitSettings, found: Survey) -> Model:
-    """Return the model with its reservoir and the features' scale, and a readout of zeros."""
+def untrained(settings: FitSettings, features: tuple[str, ...], mean: Float64s, scale: Float64s) -> Model:
+    """Return the model with its reservoir and the features' scale, and a readout of zeros: what evaluate fits too."""
     reservoir = draw_cyclic(
         settings.seed,
         units=settings.units,
-        inputs=len(found.features),
+        inputs=len(features),
         fan_in=settings.fan_in,
         spectral_radius=settings.spectral_radius,
         time_constant_events_min=settings.time_constant_events_min,
@@ -95,12 +95,12 @@ def _untrained(settings: FitSettings, found: Survey) -> Model:
         input_weights=reservoir.input_weights,
         bias=reservoir.bias,
         leak=reservoir.leak,
-        features=found.features,
-        feature_mean=found.mean,
-        feature_scale=found.scale,
+        features=features,
+        feature_mean=mean,
+        feature_scale=scale,
         clip=settings.clip,
         horizons=settings.horizons,
-        readout=np.zeros((outputs, settings.units + len(found.features) + 1), dtype=np.float32),
+        readout=np.zeros((outputs, settings.units + len(features) + 1), dtype=np.float32),
         calibration=(Calibration(),) * len(settings.horizons),
         rebuild_ticks=REBUILD_TICKS_MAX,
         demonstration=settings.demonstration,

@@ -24,16 +24,16 @@ _TIME: Final = re.compile(r"(next_)?([0-9]{1,18})(ns|us|ms|s|min)")
 _EXAMPLES: Final = "write next, next_1ms, 50ev or 100ms, separated by commas"
 
 
-def parse_horizons(spec: str) -> tuple[Horizon, ...]:
+def parse_horizons(spec: str, horizons_max: int = HORIZONS_MAX) -> tuple[Horizon, ...]:
     """Return the horizons that *spec* names, in its order.
 
     Raises:
-        TrainingError: a name is not understood or out of range, there are none or more than HORIZONS_MAX, one stands
+        TrainingError: a name is not understood or out of range, there are none or more than *horizons_max*, one stands
             twice, or those of one kind don't grow.
     """
     names = [part.strip() for part in spec.split(",")]
-    if len(names) > HORIZONS_MAX:
-        raise TrainingError(f"horizons must be 1 to {HORIZONS_MAX}: horizons={spec!r} has {len(names)}; leave some out")
+    if len(names) > horizons_max:
+        raise TrainingError(f"horizons must be 1 to {horizons_max}: horizons={spec!r} has {len(names)}; leave some out")
     horizons = tuple(_parse_one(name, spec) for name in names)
     for kind in HorizonKind:
         ends = [(one.events, one.duration_ns) for one in horizons if one.kind == kind]

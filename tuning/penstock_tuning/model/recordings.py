@@ -73,6 +73,14 @@ class Recordings:
         for source in self._sources:
             yield from source.read()
 
+    def of(self, name: str) -> Iterator[tuple[Recording, Stream]]:
+        """Yield the streams of the instrument *name*, in order of time, each with its recording."""
+        for source in self._sources:
+            if name in source.recording.instruments:
+                for stream in source.read():
+                    if stream.name == name:
+                        yield source.recording, stream
+
     def first_streams(self) -> list[Stream]:
         """Return the streams of the earliest recording."""
         return self._sources[0].read()

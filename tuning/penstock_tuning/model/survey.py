@@ -84,14 +84,14 @@ def survey(
         labelled = label(stream, horizons, boundaries_ns)
         counts += np.bincount(labelled.segment[labelled.segment >= 0], minlength=3)
         training = labelled.segment == TRAIN
-        _add_features(moments, stream.ticks, training)
+        add_features(moments, stream.ticks, training)
         for index, targets in enumerate(labelled.targets):
             returns[index].add(targets.returns[training])
             moves[index] += np.bincount(targets.direction[training].astype(np.int64) + 1, minlength=3)[[0, 2]]
         done += len(stream.ticks)
         on_progress("looking at the ticks", done, recordings.ticks)
     _check(counts, moves, horizons, recordings)
-    features, mean, scale = _scales(moments)
+    features, mean, scale = feature_scales(moments)
     return Survey(
         rows=(int(counts[0]), int(counts[1]), int(counts[2])),
         features=features,
@@ -103,7 +103,7 @@ def survey(
     )
 
 
-def _add_features(moments: Gram, ticks: NDArray[np.void], training: NDArray[np.bool_]) -> None:
+def add_features(moments: Gram, ticks: NDArray[np.void], training: NDArray[np.bool_]) -> None:
     """Add the raw features and a constant 1 of the *training* rows of one stream to *moments*, block by block."""
     running = np.zeros(RUNNING_WORDS)
     for start in range(0, len(ticks), BLOCK_TICKS):
@@ -135,8 +135,8 @@ def _check(
             )
 
 
-def _scales(moments: Gram) -> tuple[tuple[str, ...], Float64s, Float64s]:
-    """Return names, means and standard deviations of the features that vary."""
+def feature_scales(moments: Gram) -> tuple[tuple[str, ...], Float64s, Float64s]:
+    """Return names, means and standard deviations of the features that vary; *moments* as add_features leaves them."""
     sums, squares, rows = moments.sums[: len(FEATURE_NAMES), len(FEATURE_NAMES)], moments.sums.diagonal(), moments.rows
     names, means, scales = [], [], []
     for index, name in enumerate(FEATURE_NAMES):
