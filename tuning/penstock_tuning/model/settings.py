@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isfinite
 from typing import Final
 
+from penstock_kernels.elementary import exp
 from penstock_kernels.model import Horizon
 from penstock_tuning.model.errors import TrainingError
 from penstock_tuning.model.horizons import parse_horizons
@@ -92,8 +94,8 @@ class FitSettings:
 
     @property
     def memory_gains(self) -> tuple[float, ...]:
-        """The gain of each average of the linear memory, 1 / time constant in events."""
-        return tuple(1.0 / one for one in self.memory_averages)
+        """The gain of each average of the linear memory, 1 - exp(-1 / time constant in events)."""
+        return tuple(1.0 - exp(-1.0 / one) for one in self.memory_averages)
 
     @property
     def drawn_radius(self) -> float:
@@ -190,7 +192,7 @@ class FitSettings:
 def _grow(values: Sequence[float], least: float) -> bool:
     """Whether *values* are finite, at least *least* and each above the one before."""
     return all(isfinite(one) and one >= least for one in values) and all(
-        before < after for before, after in zip(values, values[1:], strict=False)
+        before < after for before, after in pairwise(values)
     )
 
 

@@ -45,51 +45,88 @@ class Targets:
         return self.known_ns != NEVER_NS
 
 
-def doubled_mid(ticks: NDArray[np.void]) -> NDArray[np.int64]:
-    """Return bid + ask of the last two-sided book at each tick, in 1e-9; 0 before the first one, shape (ticks,)."""
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """What labels are made of, for all ticks of one instrument; may lie in a file that is mapped into memory.
+
+    Attributes:
+        stamp: ts_recv where a clock that steps back counts as no time, shape (ticks,), int64, never decreasing.
+        mid: twice the mid of the last two-sided book in 1e-9, 0 before the first one, shape (ticks,), int64.
+        changes: the ticks at which the mid became another, shape (any,), int64, growing.
+    """
+
+    stamp: NDArray[np.int64]
+    mid: NDArray[np.int64]
+    changes: NDArray[np.int64]
+
+
+def timeline(ticks: NDArray[np.void]) -> Timeline:
+    """Return the timeline of all *ticks* of one instrument, in order, shape (ticks,), dtype TICK_DTYPE."""
+    mid = doubled_mid(ticks)
+    return Timeline(stamps(ticks), mid, changes_of(mid))
+
+
+def doubled_mid(ticks: NDArray[np.void], before: int = 0) -> NDArray[np.int64]:
+    """Return bid + ask of the last two-sided book at each tick, in 1e-9; *before* the first one, shape (ticks,)."""
     bid, ask = ticks["bid_px"], ticks["ask_px"]
     stands = (bid != UNDEFINED_PRICE) & (ask != UNDEFINED_PRICE) & _in_range(bid) & _in_range(ask)
     last = np.where(stands, np.arange(len(ticks)), -1)
     np.maximum.accumulate(last, out=last)
     sums = np.where(stands, bid, 0) + np.where(stands, ask, 0)
-    return np.where(last >= 0, sums[np.maximum(last, 0)], 0).astype(np.int64)
+    return np.where(last >= 0, sums[np.maximum(last, 0)], before).astype(np.int64)
 
 
-def stamps(ticks: NDArray[np.void]) -> NDArray[np.int64]:
-    """Return ts_recv where a clock that steps back counts as no time, shape (ticks,), never decreasing."""
-    return np.maximum.accumulate(ticks["ts_recv"].astype(np.int64)) if len(ticks) else np.empty(0, dtype=np.int64)
+def changes_of(mid: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where *mid* became another after it was known, shape (any,)."""
+    return np.flatnonzero((mid[1:] != mid[:-1]) & (mid[:-1] > 0)) + 1
+
+
+def stamps(ticks: NDArray[np.void], before: int = 0) -> NDArray[np.int64]:
+    """Return ts_recv where a clock that steps back counts as no time, shape (ticks,), never decreasing.
+
+    No stamp is earlier than *before*: the last one of the ticks that came first.
+    """
+    if not len(ticks):
+        return np.empty(0, dtype=np.int64)
+    return np.maximum(np.maximum.accumulate(ticks["ts_recv"].astype(np.int64)), before)
 
 
 def make_targets(ticks: NDArray[np.void], horizon: Horizon) -> Targets:
     """Return the labels of *horizon* for *ticks* of one instrument, in order, shape (ticks,), dtype TICK_DTYPE."""
-    mid, stamp = doubled_mid(ticks), stamps(ticks)
-    later = np.minimum(stamp, NEVER_NS - 1 - horizon.duration_ns) + horizon.duration_ns
-    count = len(mid)
-    if count == 0:
+    return targets_of(timeline(ticks), horizon, 0, len(ticks))
+
+
+def targets_of(line: Timeline, horizon: Horizon, start: int, stop: int) -> Targets:
+    """Return the labels of the rows from *start* to before *stop*; memory for those alone, wherever they end."""
+    count = len(line.mid)
+    if count == 0 or start >= stop:
         return Targets(np.empty(0), np.empty(0, dtype=np.int8), np.empty(0, dtype=np.int64))
-    rows = np.arange(count)
+    rows = np.arange(start, stop)
+    mid, stamp = line.mid[start:stop], line.stamp[start:stop]
+    later = np.minimum(stamp, NEVER_NS - 1 - horizon.duration_ns) + horizon.duration_ns
     if horizon.kind == HorizonKind.NEXT_MOVE:
-        changes = np.flatnonzero((mid[1:] != mid[:-1]) & (mid[:-1] > 0)) + 1
-        first_later = np.searchsorted(stamp, later, side="right")
+        changes = line.changes
+        first_later = np.searchsorted(line.stamp, later, side="right")
         which = np.searchsorted(changes, np.maximum(first_later, rows + 1), side="left")
         has_end = which < len(changes)
         end = np.where(has_end, changes[np.minimum(which, len(changes) - 1)] if len(changes) else 0, 0)
-        before = mid[np.maximum(end - 1, 0)]
-        known_ns = stamp[end]
+        before = line.mid[np.maximum(end - 1, 0)]
+        known_ns = line.stamp[end]
     elif horizon.kind == HorizonKind.EVENTS:
         has_end = rows + horizon.events < count
         end = np.minimum(rows + horizon.events, count - 1)
         before = mid
-        known_ns = stamp[end]
+        known_ns = line.stamp[end]
     else:
-        has_end = stamp[-1] - stamp > horizon.duration_ns
-        end = np.searchsorted(stamp, later, side="right") - 1
+        has_end = line.stamp[-1] - stamp > horizon.duration_ns
+        end = np.searchsorted(line.stamp, later, side="right") - 1
         before = mid
         known_ns = later
-    labelled = has_end & (mid > 0) & (mid[end] > 0)
-    direction = np.where(labelled, np.sign(mid[end] - before), 0).astype(np.int8)
-    returns = np.zeros(count)
-    np.divide(mid[end] - mid, mid, out=returns, where=labelled)
+    final = line.mid[end]
+    labelled = has_end & (mid > 0) & (final > 0)
+    direction = np.where(labelled, np.sign(final - before), 0).astype(np.int8)
+    returns = np.zeros(len(rows))
+    np.divide(final - mid, mid, out=returns, where=labelled)
     return Targets(returns, direction, np.where(labelled, known_ns, NEVER_NS))
 
 
