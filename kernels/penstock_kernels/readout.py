@@ -1,4 +1,4 @@
-"""The readout: outputs = readout [x, inputs, 1], then calibrated into forecasts.
+"""The readout: outputs = readout [x, m, inputs, 1], then calibrated into forecasts.
 
 Each output is a sum over sixteen lanes: lane l adds the products of columns l, l + 16, l + 32 ... in order, and the
 lanes are added by halves at the end (see lanes.py). The order is fixed, so the sum has the same bits everywhere.
@@ -32,19 +32,32 @@ FORECAST_WORDS: Final = 4
 
 @compiled
 def readout_step(header: Int64s, weights: Float32s, design: Float32s, forecasts: Float32s) -> None:
-    """Write the forecasts of one design row; model.Calibration has the formula that follows the sums.
+    """Write the forecasts of one design row: outputs_step, then calibrate_step.
 
     Args:
         header: of a PackedModel.
         weights: of a PackedModel.
-        design: x, inputs, 1, each part padded with zeros, shape (COLUMNS_PADDED,).
+        design: x, padded with zeros, then memory, inputs, 1, padded with zeros, shape (COLUMNS_PADDED,).
         forecasts: shape (any, 4). Overwritten; rows past the model's horizons become 0.
 
     Allocates nothing.
     """
+    outputs_step(header, weights, design, forecasts)
+    calibrate_step(header, weights, forecasts)
+
+
+@compiled
+def outputs_step(header: Int64s, weights: Float32s, design: Float32s, outputs: Float32s) -> None:
+    """Write the sums of one design row; an online readout corrects them before they are calibrated.
+
+    Args:
+        header: of a PackedModel.
+        weights: of a PackedModel.
+        design: as for readout_step.
+        outputs: shape (any, 4). Overwritten, one row per horizon: return, direction, moved, 0.
+    """
     columns = header[COLUMNS_PADDED]
     word = header[READOUT_OFFSET]
-    calibration = header[CALIBRATION_OFFSET]
     for horizon in range(header[HORIZONS]):
         returns = splat(0.0)
         direction = splat(0.0)
@@ -55,11 +68,29 @@ def readout_step(header: Int64s, weights: Float32s, design: Float32s, forecasts:
             direction = direction + load(weights, word + LANES) * lanes
             moved = moved + load(weights, word + 2 * LANES) * lanes
             word += 3 * LANES
-        up_share = logistic(weights[calibration + 2] * float(total(direction)) + weights[calibration + 3])
+        outputs[horizon, 0] = total(returns)
+        outputs[horizon, 1] = total(direction)
+        outputs[horizon, 2] = total(moved)
+        outputs[horizon, 3] = 0.0
+
+
+@compiled
+def calibrate_step(header: Int64s, weights: Float32s, forecasts: Float32s) -> None:
+    """Turn outputs into forecasts, in place; model.Calibration has the formula.
+
+    Args:
+        header: of a PackedModel.
+        weights: of a PackedModel.
+        forecasts: shape (any, 4), from outputs_step. Overwritten; rows past the model's horizons become 0.
+    """
+    calibration = header[CALIBRATION_OFFSET]
+    for horizon in range(header[HORIZONS]):
+        returns, direction, moved = forecasts[horizon, 0], forecasts[horizon, 1], forecasts[horizon, 2]
+        up_share = logistic(weights[calibration + 2] * float(direction) + weights[calibration + 3])
         moved_share = 1.0
         if header[ALWAYS_MOVES + horizon] == 0:
-            moved_share = logistic(weights[calibration + 4] * float(total(moved)) + weights[calibration + 5])
-        forecasts[horizon, EXPECTED_RETURN] = weights[calibration] * float(total(returns))
+            moved_share = logistic(weights[calibration + 4] * float(moved) + weights[calibration + 5])
+        forecasts[horizon, EXPECTED_RETURN] = weights[calibration] * float(returns)
         forecasts[horizon, DEVIATION] = weights[calibration + 1]
         forecasts[horizon, PROBABILITY_UP] = moved_share * up_share
         forecasts[horizon, PROBABILITY_DOWN] = moved_share - moved_share * up_share
