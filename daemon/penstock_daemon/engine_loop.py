@@ -120,7 +120,7 @@ def _drain(m: Any, source: int) -> int:
     header = m.headers[model]
     model_weights = m.weights[model]
     model_constants = m.constants[model]
-    model_inputs = m.inputs[: header[predictor.INPUTS]]
+    model_inputs = m.inputs
     unix_offset_ns = load_acquire(m.words, memory.UNIX_OFFSET_NS)
     predicted = 0
     taken_ns = clock_ns(_MONOTONIC)
@@ -229,7 +229,7 @@ def _rebuild_part(m: Any, state: int, model: int) -> bool:
     available = min(m.seen[state], depth, header[_REBUILD_TICKS])
     if m.rebuilt[0] == 0:
         _forget(m, state)
-    model_inputs = m.inputs[: header[predictor.INPUTS]]
+    model_inputs = m.inputs
     last = min(m.rebuilt[0] + _REBUILD_PART, available)
     for index in range(m.rebuilt[0], last):
         tick = m.journal[state, (m.seen[state] - available + index) % depth]

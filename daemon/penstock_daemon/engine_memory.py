@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 from penstock.v1 import histogram
 from penstock.v1.records import HORIZONS_MAX, PREDICTION_DTYPE, TICK_BYTES, TICK_DTYPE
 from penstock_daemon.arena import CACHE_LINE_BYTES, Arena
-from penstock_kernels.features import RUNNING_WORDS
+from penstock_kernels.features import FEATURES, RUNNING_WORDS
 from penstock_kernels.lanes import LANES
-from penstock_kernels.model import FAN_IN_MAX, INPUTS_MAX, OUTPUTS_PER_HORIZON
+from penstock_kernels.model import FAN_IN_MAX, INPUTS_MAX, MEMORY_GAINS_MAX, MEMORY_LAGS_MAX, OUTPUTS_PER_HORIZON
 from penstock_kernels.packed import CALIBRATION_WORDS, HEADER_WORDS, padded
 
 WORDS_PER_LINE: Final = CACHE_LINE_BYTES // 8
@@ -174,7 +174,7 @@ class EngineSizes:
     fan_in_max: int = FAN_IN_MAX
     inputs_max: int = INPUTS_MAX
     journal_ticks: int = 1024
-    weight_words_extra: int = 0  # For topologies that need more than fan-in and inputs, such as indices.
+    dense_units_max: int = 0  # Of the largest dense model; a smaller one fits wherever its weights do.
     constant_words: int = 2 * INPUTS_MAX + 8  # Float64 words of one model slot: clip and standardisation.
     running_words: int = RUNNING_WORDS  # Float64 words of one instrument's feature state.
     header_words: int = HEADER_WORDS
@@ -186,18 +186,29 @@ class EngineSizes:
 
     @property
     def state_words(self) -> int:
-        """Float32 words of one reservoir state: doubled, so that a cyclic shift is one contiguous read."""
-        return 2 * padded(self.units_max) + LANES
+        """Float32 words of one reservoir state: doubled, so that a cyclic shift is one contiguous read; and memory."""
+        return 2 * padded(self.units_max) + LANES + self.memory_words
+
+    @property
+    def memory_words(self) -> int:
+        """Float32 words of the largest linear memory: averages and past inputs of every feature."""
+        return min(self.inputs_max, FEATURES) * (MEMORY_GAINS_MAX + MEMORY_LAGS_MAX)
+
+    @property
+    def columns(self) -> int:
+        """Columns of the largest readout: x, linear memory, inputs and 1."""
+        return padded(self.units_max) + padded(self.memory_words + self.inputs_max + 1)
 
     @property
     def weight_words(self) -> int:
         """Float32 words of one model slot."""
-        units, columns = padded(self.units_max), padded(self.units_max) + padded(self.inputs_max + 1)
+        units, dense = padded(self.units_max), padded(self.dense_units_max)
         words = 0
-        words += units * (1 + self.inputs_max + self.fan_in_max + 1)  # Bias, input and recurrent weights, leak.
-        words += columns * HORIZONS_MAX * OUTPUTS_PER_HORIZON  # Readout.
+        words += units * (1 + self.inputs_max + 1)  # Bias, input weights, leak.
+        words += max(units * 2 * self.fan_in_max, dense * dense)  # Who is heard, and by what weight; or all of them.
+        words += padded(MEMORY_GAINS_MAX)
+        words += self.columns * HORIZONS_MAX * OUTPUTS_PER_HORIZON  # Readout.
         words += padded(HORIZONS_MAX * CALIBRATION_WORDS)
-        words += padded(self.weight_words_extra)
         return words
 
     @property
@@ -214,6 +225,7 @@ class EngineSizes:
         size += CONTROL_SLOTS * CONTROL_COLUMNS * 8
         size += 1 << 16  # Shared words, settings, scratch, alignment.
         size += 16 * self.units_max
+        size += 4 * self.columns
         return size
 
 
@@ -238,7 +250,7 @@ class Buffers(NamedTuple):
     weights: NDArray[np.float32]  # (model_slots, weight_words)
     constants: NDArray[np.float64]  # (model_slots, constant_words)
     serials: NDArray[np.int64]  # (model_slots,): model_serial of the predictions
-    inputs: NDArray[np.float32]  # (inputs_max,): features of the tick under way
+    inputs: NDArray[np.float32]  # (inputs_max + 1,): features of the tick under way, seconds
     scratch: NDArray[np.float32]  # Work space of the reservoir.
     forecasts: NDArray[np.float32]  # (HORIZONS_MAX, 4): outputs of the tick under way
     histograms: NDArray[np.int64]  # (PATHS, PACES, STAGES, BUCKETS)
@@ -285,8 +297,8 @@ def allocate(sizes: EngineSizes) -> tuple[Arena, Buffers]:
         weights=take("weights", (sizes.model_slots, sizes.weight_words), np.float32, holds="weights of each model"),
         constants=take("constants", (sizes.model_slots, sizes.constant_words), np.float64, holds="its constants"),
         serials=take("serials", (sizes.model_slots,), np.int64, holds="its serial number"),
-        inputs=take("inputs", (sizes.inputs_max,), np.float32, holds="features of a tick"),
-        scratch=take("scratch", (2 * sizes.units_max + 1024,), np.float32, holds="work space of the reservoir"),
+        inputs=take("inputs", (sizes.inputs_max + 1,), np.float32, holds="features of a tick"),
+        scratch=take("scratch", (sizes.columns,), np.float32, holds="work space of the reservoir"),
         forecasts=take("forecasts", (HORIZONS_MAX, 4), np.float32, holds="outputs of a tick"),
         histograms=take("histograms", (PATHS, PACES, STAGES, histogram.BUCKETS), np.int64, holds="latencies"),
         totals=take("totals", (PATHS, PACES, STAGES, TOTALS), np.int64, holds="sum, maximum, negatives"),

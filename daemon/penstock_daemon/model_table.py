@@ -166,7 +166,7 @@ class ModelTable:
         for key, value, bound in (
             ("units", model.units, sizes.units_max),
             ("inputs", len(model.features), sizes.inputs_max),
-            ("fan_in", model.fan_in, sizes.fan_in_max),
+            ("fan_in", len(model.connections), sizes.fan_in_max),
             ("rebuild_ticks", model.rebuild_ticks, sizes.journal_ticks),
         ):
             if value > bound:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from penstock.v1.records import HORIZONS_MAX, TICK_DTYPE
 from penstock_kernels.compiled import Float32s, Float64s, Int64s, compiled
 from penstock_kernels.features import FEATURES, RUNNING_WORDS, features_advance, raw_features
-from penstock_kernels.packed import INPUTS, UNITS, UNITS_PADDED, PackedModel, aligned_float32
+from penstock_kernels.packed import INPUTS, MEMORY_COLUMNS, UNITS, UNITS_PADDED, PackedModel, aligned_float32
 from penstock_kernels.predictor import (
     advance_step,
     features_step,
+    input_words,
     predict_step,
     running_words,
     scratch_words,
@@ -66,27 +67,28 @@ def run_features(packed: PackedModel, ticks: Ticks, place: Place | None = None) 
     """Return the reservoir's inputs of every tick: standardised and clipped, shape (ticks, inputs)."""
     place = place or new_place(packed)
     inputs = np.empty((len(ticks), int(packed.header[INPUTS])), dtype=np.float32)
-    _features_loop(packed.header, packed.constants, place.running, _checked(ticks), inputs)
+    words, _ = _buffers(packed)
+    _features_loop(packed.header, packed.constants, place.running, _checked(ticks), words, inputs)
     return inputs
 
 
 def run_design(
     packed: PackedModel, ticks: Ticks, place: Place | None = None, design: Float32s | None = None
 ) -> Float32s:
-    """Return the readout's rows [x, inputs, 1] of every tick.
+    """Return the readout's rows [x, m, inputs, 1] of every tick: the columns of Model.readout.
 
     Args:
         packed: the model; its readout plays no part.
         ticks: of one instrument, in order, shape (ticks,), dtype TICK_DTYPE.
         place: where to go on. Overwritten. None starts afresh.
-        design: memory for the rows, shape (ticks, units + inputs + 1), to be used again. Overwritten. None for new.
+        design: memory for the rows, shape (ticks, columns), to be used again. Overwritten. None for new.
 
     Returns:
-        *design*, shape (ticks, units + inputs + 1).
+        *design*, shape (ticks, columns).
     """
     header = packed.header
     place = place or new_place(packed)
-    columns = int(header[UNITS] + header[INPUTS] + 1)
+    columns = int(header[UNITS] + header[MEMORY_COLUMNS] + header[INPUTS] + 1)
     rows = design if design is not None else np.empty((len(ticks), columns), dtype=np.float32)
     assert rows.shape == (len(ticks), columns), "design must have a row per tick and a column per readout weight"
     inputs, scratch = _buffers(packed)
@@ -140,7 +142,7 @@ def run_predictions(
 
 def _buffers(packed: PackedModel) -> tuple[Float32s, Float32s]:
     """Return inputs and scratch, to be overwritten at each tick."""
-    inputs = np.zeros(int(packed.header[INPUTS]), dtype=np.float32)
+    inputs = np.zeros(input_words(packed.header), dtype=np.float32)
     return inputs, aligned_float32(scratch_words(packed.header))
 
 
@@ -189,9 +191,12 @@ def _raw_features_loop(running: Float64s, ticks: Ticks, features: Float64s) -> N
 
 
 @compiled
-def _features_loop(header: Int64s, constants: Float64s, running: Float64s, ticks: Ticks, inputs: Float32s) -> None:
+def _features_loop(
+    header: Int64s, constants: Float64s, running: Float64s, ticks: Ticks, words: Float32s, inputs: Float32s
+) -> None:
     for position in range(len(ticks)):
-        _tick_features(header, constants, running, ticks[position], inputs[position])
+        _tick_features(header, constants, running, ticks[position], words)
+        inputs[position] = words[: header[INPUTS]]
 
 
 @compiled
@@ -207,7 +212,7 @@ def _design_loop(
     design: Float32s,
 ) -> None:
     units = header[UNITS]
-    rest = header[INPUTS] + 1
+    rest = header[MEMORY_COLUMNS] + header[INPUTS] + 1
     first = header[UNITS_PADDED]
     for position in range(len(ticks)):
         _tick_features(header, constants, running, ticks[position], inputs)

@@ -73,7 +73,8 @@ _TRADE_SIGN_MEAN: Final = 14
 _SINCE_TRADE_NS: Final = 15  # Since the last trade; 0 before the first.
 _SINCE_MOVE: Final = 16  # Ticks since the mid moved, or the first tick.
 _DIRECTION: Final = 17  # Of the mid's last move: 1, -1, or 0 for none yet.
-RAW: Final = 18  # The features before standardisation, FEATURES words.
+ELAPSED_NS: Final = 18  # Between the last two ticks; 0 where the clock stepped back.
+RAW: Final = 19  # The features before standardisation, FEATURES words.
 RUNNING_WORDS: Final = RAW + FEATURES
 
 # Weights of a new value in each average; 1 / events. Averages are plain means until that many events were seen.
@@ -156,6 +157,7 @@ def _advance_time(running: Float64s, ts_recv: Int64) -> int:
             elapsed_ns = float(ts_recv - before)
     running[_TICKS] = from_bits(ticks + 1)
     running[_TS_RECV] = from_bits(ts_recv)
+    running[ELAPSED_NS] = elapsed_ns
     if bits_of(running[_TRADES]) > 0:
         running[_SINCE_TRADE_NS] += elapsed_ns
     running[RAW + _INTERARRIVAL] = log(1.0 + elapsed_ns / _NS_PER_US)

@@ -23,6 +23,9 @@ LANES: Final = 16
 
 _VECTOR: Final = ir.VectorType(ir.FloatType(), LANES)
 _INDEX: Final = ir.IntType(32)
+_INDICES: Final = ir.VectorType(_INDEX, LANES)
+_EXPONENT_BIAS: Final = 127  # Of float32, as the next one.
+_MANTISSA_BITS: Final = 23
 _FLOAT32_BYTES: Final = 4
 
 
@@ -58,6 +61,24 @@ def load(typing_context: Any, array: Any, position: Any) -> Any:  # noqa: ARG001
         return builder.load(address, align=_FLOAT32_BYTES)
 
     return float32_lanes(array, types.intp), generate
+
+
+@intrinsic
+def gather(typing_context: Any, array: Any, places: Any, position: Any) -> Any:  # noqa: ARG001  # Numba's signature.
+    """Return sixteen values of *array*: those whose int32 indices lie in the words of *places* from *position* on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        address = _address(context, builder, signature.args[1], arguments[1], arguments[2])
+        indices = builder.load(builder.bitcast(address, _INDICES.as_pointer()), align=_FLOAT32_BYTES)
+        lanes = ir.Constant(_VECTOR, ir.Undefined)
+        for lane in range(LANES):
+            index = builder.extract_element(indices, ir.Constant(_INDEX, lane))
+            value = builder.load(builder.gep(data, [index]), align=_FLOAT32_BYTES)
+            lanes = builder.insert_element(lanes, value, ir.Constant(_INDEX, lane))
+        return lanes
+
+    return float32_lanes(array, places, types.intp), generate
 
 
 @intrinsic
@@ -125,6 +146,29 @@ def clamp(typing_context: Any, lanes: Any, bound: Any) -> Any:  # noqa: ARG001  
         return builder.select(builder.fcmp_ordered("<", below, lower), lower, below)
 
     return float32_lanes(float32_lanes, types.float32), generate
+
+
+@intrinsic
+def truncate(typing_context: Any, lanes: Any) -> Any:  # noqa: ARG001  # Numba's signature.
+    """Return *lanes*, each of less than 2^31 in size, without their fractions."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001  # As above.
+        return builder.sitofp(builder.fptosi(arguments[0], _INDICES), _VECTOR)
+
+    return float32_lanes(float32_lanes), generate
+
+
+@intrinsic
+def power_of_two(typing_context: Any, lanes: Any) -> Any:  # noqa: ARG001  # Numba's signature.
+    """Return 2 to the power of each of *lanes*, whole numbers of -126 to 127."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001  # As above.
+        bias = ir.Constant(_INDICES, [_EXPONENT_BIAS] * LANES)
+        shift = ir.Constant(_INDICES, [_MANTISSA_BITS] * LANES)
+        exponent = builder.add(builder.fptosi(arguments[0], _INDICES), bias)
+        return builder.bitcast(builder.shl(exponent, shift), _VECTOR)
+
+    return float32_lanes(float32_lanes), generate
 
 
 @intrinsic

@@ -1,8 +1,9 @@
 """A model: everything that turns the ticks of an instrument into forecasts, as one immutable value.
 
-    features(t) = clip((raw features - mean) / scale)
-    x <- (1 - leak) x + leak tanh(W x + W_in features + b)
-    outputs = readout [x, features, 1]          three per horizon: return, direction, moved
+    u = clip((raw features - mean) / scale)
+    x <- (1 - leak) x + leak tanh(W x + W_in u + b)
+    m = [a <- a + gain (u - a) for each gain, then the u of one, two ... memory_lags ticks ago]
+    outputs = readout [x, m, u, 1]              three per horizon: return, direction, moved
 
 A Model is valid by construction: whatever is wrong with it raises ModelError when it is made, with a sentence that
 names field, value and mend.
@@ -21,10 +22,13 @@ from numpy.typing import NDArray
 from penstock.v1.records import HORIZONS_MAX
 from penstock_kernels.features import FEATURE_NAMES
 
-TOPOLOGIES: Final = {"cyclic": 0}
+TOPOLOGIES: Final = {"cyclic": 0, "sparse": 1, "dense": 2}
+TIME_BASES: Final = {"events": 0, "seconds": 1}
 UNITS_MAX: Final = 65_536
 FAN_IN_MAX: Final = 64
 INPUTS_MAX: Final = 64
+MEMORY_GAINS_MAX: Final = 8
+MEMORY_LAGS_MAX: Final = 16
 REBUILD_TICKS_MAX: Final = 1_000_000
 EVENTS_MAX: Final = 2**32 - 1
 DURATION_NS_MAX: Final = 2**63 - 1
@@ -89,20 +93,28 @@ class Model:
     version: str  # The author's, free text, 0 to 64 characters.
     topology: str  # A key of TOPOLOGIES.
     seed: int  # That the reservoir was drawn from.
-    recurrent: NDArray[np.float32]  # Diagonals of W, shape (fan_in, units): W x = sum_j recurrent_j * x shifted by j.
-    shifts: NDArray[np.int64]  # Shape (fan_in,): unit i hears unit (i + shift) modulo units.
+    recurrent: NDArray[np.float32]  # Of W; shape (fan_in, units), dense: (units, units), row i the weights of unit i.
+    connections: NDArray[np.int64]  # Whom a unit hears, by topology:
+    #   cyclic  shape (fan_in,): unit i hears unit (i + connections_j) modulo units by weight recurrent_ji;
+    #   sparse  shape (fan_in, units): unit i hears unit connections_ji by weight recurrent_ji;
+    #   dense   shape (0,): everyone hears everyone.
     input_weights: NDArray[np.float32]  # W_in, shape (inputs, units).
     bias: NDArray[np.float32]  # b, shape (units,).
-    leak: NDArray[np.float32]  # In (0, 1], shape (units,).
+    leak: NDArray[np.float32]  # Shape (units,). Per event, in (0, 1]; by seconds a rate 1 / T, above 0, in 1/s.
     features: tuple[str, ...]  # The inputs, each once, of FEATURE_NAMES.
     feature_mean: NDArray[np.float64]  # Shape (inputs,).
     feature_scale: NDArray[np.float64]  # Above 0, shape (inputs,).
     clip: float  # Bound of a standardised input, in standard deviations.
     horizons: tuple[Horizon, ...]  # 1 to 4.
-    readout: NDArray[np.float32]  # Shape (3 * horizons, units + inputs + 1); columns x, features, 1.
+    readout: NDArray[np.float32]  # Shape (3 * horizons, columns); columns x, m, u, 1.
     calibration: tuple[Calibration, ...]  # One per horizon.
     rebuild_ticks: int  # How many past ticks of an instrument restore its state.
     demonstration: bool  # Trained on a simulated market: never trade on it.
+    time_base: str = (
+        "events"  # A key of TIME_BASES. By seconds a tick's leak is 1 - exp(-seconds since the last * leak).
+    )
+    memory_gains: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))  # In (0, 1], 0 to 8.
+    memory_lags: int = 0  # How many past inputs are columns, 0 to 16.
     notice: str = ""  # A sentence for people; not empty for a demonstration.
     training: dict[str, Any] = field(default_factory=dict)  # The training report; JSON.
 
@@ -112,6 +124,7 @@ class Model:
         _check_texts(self)
         _check_reservoir(self)
         _check_features(self)
+        _check_memory(self)
         _check_horizons(self)
         _check_readout(self)
 
@@ -123,12 +136,22 @@ class Model:
     @property
     def fan_in(self) -> int:
         """How many units each unit hears."""
-        return len(self.shifts)
+        return self.units if self.topology == "dense" else len(self.connections)
 
     @property
     def inputs(self) -> int:
         """Number of features."""
         return len(self.features)
+
+    @property
+    def memory_columns(self) -> int:
+        """Number of readout columns that are linear memory of the inputs: averages gain by gain, then lag 1, 2 ..."""
+        return self.inputs * (len(self.memory_gains) + self.memory_lags)
+
+    @property
+    def columns(self) -> int:
+        """Number of readout columns: x, linear memory, inputs, 1."""
+        return self.units + self.memory_columns + self.inputs + 1
 
     @property
     def outputs(self) -> int:
@@ -138,10 +161,11 @@ class Model:
 
 _ARRAYS: Final[dict[str, Any]] = {
     "recurrent": np.float32,
-    "shifts": np.int64,
+    "connections": np.int64,
     "input_weights": np.float32,
     "bias": np.float32,
     "leak": np.float32,
+    "memory_gains": np.float32,
     "feature_mean": np.float64,
     "feature_scale": np.float64,
     "readout": np.float32,
@@ -214,15 +238,50 @@ def _check_reservoir(model: Model) -> None:
     _check_integer("rebuild_ticks", model.rebuild_ticks, 1, REBUILD_TICKS_MAX)
     if model.bias.ndim != 1 or not 1 <= model.units <= UNITS_MAX:
         raise ModelError(f"bias must have shape (units,), units in 1 to {UNITS_MAX}: bias.shape={model.bias.shape}")
-    if model.shifts.ndim != 1 or not 1 <= model.fan_in <= FAN_IN_MAX:
-        raise ModelError(f"shifts must have shape (fan_in,), fan_in in 1 to {FAN_IN_MAX}: shape={model.shifts.shape}")
-    if model.shifts.min() < 0 or model.shifts.max() >= model.units:
-        raise ModelError(f"shifts must be in 0 to units - 1 = {model.units - 1}: shifts={model.shifts.tolist()!r:.80}")
-    _check_shape("recurrent", model.recurrent, (model.fan_in, model.units), "(fan_in, units)")
+    _check_connections(model)
     _check_shape("leak", model.leak, (model.units,), "(units,)")
-    if model.leak.min() <= 0.0 or model.leak.max() > 1.0:
+    _check_type("time_base", model.time_base, str, "a text")
+    if model.time_base not in TIME_BASES:
+        known = ", ".join(TIME_BASES)
+        raise ModelError(
+            f"time_base must be one of: {known}: time_base={model.time_base!r:.80}; train with one of these"
+        )
+    if model.time_base == "seconds" and model.leak.min() <= 0.0:
+        raise ModelError(f"leak must be above 0: leak={model.leak.min()}; by seconds it is 1 / time constant, in 1/s")
+    if model.time_base == "events" and (model.leak.min() <= 0.0 or model.leak.max() > 1.0):
         worst = model.leak.min() if model.leak.min() <= 0.0 else model.leak.max()
         raise ModelError(f"leak must be above 0 and at most 1: leak={worst}; 1 forgets the state at each tick")
+
+
+def _check_connections(model: Model) -> None:
+    units, found = model.units, model.connections.shape
+    if model.topology == "dense":
+        _check_shape("connections", model.connections, (0,), "(0,) in a dense reservoir")
+        _check_shape("recurrent", model.recurrent, (units, units), "(units, units)")
+        return
+    wanted = "(fan_in,)" if model.topology == "cyclic" else "(fan_in, units)"
+    if len(found) != (1 if model.topology == "cyclic" else 2) or not 1 <= found[0] <= FAN_IN_MAX:
+        raise ModelError(
+            f"connections must have shape {wanted}, fan_in in 1 to {FAN_IN_MAX}: shape={found}; train again"
+        )
+    if model.topology == "sparse":
+        _check_shape("connections", model.connections, (found[0], units), wanted)
+    if model.connections.min() < 0 or model.connections.max() >= units:
+        outside = model.connections[(model.connections < 0) | (model.connections >= units)].flat[0]
+        raise ModelError(
+            f"connections must be in 0 to units - 1 = {units - 1}: connection={outside}; train the model again"
+        )
+    _check_shape("recurrent", model.recurrent, (found[0], units), "(fan_in, units)")
+
+
+def _check_memory(model: Model) -> None:
+    gains = model.memory_gains
+    if gains.ndim != 1 or len(gains) > MEMORY_GAINS_MAX:
+        raise ModelError(f"memory_gains must be 0 to {MEMORY_GAINS_MAX} in a row: memory_gains.shape={gains.shape}")
+    if len(gains) and (gains.min() <= 0.0 or gains.max() > 1.0):
+        worst = gains.min() if gains.min() <= 0.0 else gains.max()
+        raise ModelError(f"memory_gains must be above 0 and at most 1: memory_gain={worst}; 1 / events is usual")
+    _check_integer("memory_lags", model.memory_lags, 0, MEMORY_LAGS_MAX)
 
 
 def _check_features(model: Model) -> None:
@@ -270,8 +329,7 @@ def _check_horizons(model: Model) -> None:
 
 
 def _check_readout(model: Model) -> None:
-    columns = model.units + model.inputs + 1
-    _check_shape("readout", model.readout, (model.outputs, columns), "(3 * horizons, units + inputs + 1)")
+    _check_shape("readout", model.readout, (model.outputs, model.columns), "(3 * horizons, columns)")
     _check_type("calibration", model.calibration, tuple, "a tuple of Calibration values")
     if len(model.calibration) != len(model.horizons):
         raise ModelError(

@@ -27,17 +27,18 @@ import numpy as np
 from penstock_kernels.model import Calibration, Horizon, HorizonKind, Model, ModelError
 
 FORMAT: Final = "penstock-model"
-FORMAT_VERSION: Final = "1"
+FORMAT_VERSION: Final = "2"
 FILE_BYTES_MAX: Final = 256 * 2**20
 HEADER_BYTES_MAX: Final = 16 * 2**20
 
 _LENGTH_BYTES: Final = 8
 _TENSORS: Final[dict[str, tuple[str, str]]] = {  # Name: its type in safetensors, and NumPy's.
     "recurrent": ("F32", "<f4"),
-    "shifts": ("I64", "<i8"),
+    "connections": ("I64", "<i8"),
     "input_weights": ("F32", "<f4"),
     "bias": ("F32", "<f4"),
     "leak": ("F32", "<f4"),
+    "memory_gains": ("F32", "<f4"),
     "feature_mean": ("F64", "<f8"),
     "feature_scale": ("F64", "<f8"),
     "readout": ("F32", "<f4"),
@@ -46,6 +47,8 @@ _FIELDS: Final[dict[str, type]] = {  # Of the metadata's "model", beside the ten
     "name": str,
     "version": str,
     "topology": str,
+    "time_base": str,
+    "memory_lags": int,
     "seed": int,
     "features": list,
     "clip": float,

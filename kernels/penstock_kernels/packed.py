@@ -3,12 +3,16 @@
 The weights lie in the order in which a step reads them, sixteen units at a time, so that a step is one walk through
 memory from the first word to the last:
 
-    weights  =  for each 16 units: bias, input weights, recurrent weights, leak      RESERVOIR_OFFSET
+    weights  =  for each 16 units: bias, input weights, recurrent part, leak         RESERVOIR_OFFSET
+                gains of the linear memory, padded                               GAINS_OFFSET
                 for each horizon, for each 16 columns: three rows of the readout     READOUT_OFFSET
                 for each horizon: CALIBRATION_WORDS numbers                          CALIBRATION_OFFSET
     constants = clip, means of the inputs, 1 / scales of the inputs
 
-Units and readout columns are padded with zeros to whole lanes; a padded unit has leak 0 and stays 0.
+The recurrent part is, cyclic, a row of weights for each shift; sparse, for each of a unit's weights a row of whom it
+hears (int32 in the same 32 bits) and a row of weights; dense, a row of weights for each unit that is heard.
+
+Units and readout columns (x, then memory, inputs and 1) are padded with zeros to whole lanes; a padded unit has leak 0 and stays 0.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from penstock_kernels.model import (
     FAN_IN_MAX,
     INPUTS_MAX,
     OUTPUTS_PER_HORIZON,
+    TIME_BASES,
     TOPOLOGIES,
     HorizonKind,
     Model,
@@ -39,14 +44,19 @@ HORIZONS: Final = 3
 REBUILD_TICKS: Final = 4
 TOPOLOGY: Final = 5  # A value of TOPOLOGIES.
 UNITS_PADDED: Final = 6
-COLUMNS_PADDED: Final = 7  # Of the readout: padded units, then inputs and 1, padded.
+COLUMNS_PADDED: Final = 7  # Of the readout: padded units, then memory, inputs and 1, padded.
 RESERVOIR_OFFSET: Final = 8  # Into weights, as the next two.
 READOUT_OFFSET: Final = 9
 CALIBRATION_OFFSET: Final = 10
 MEANS_OFFSET: Final = 11  # Into constants, as the next one.
 SCALES_OFFSET: Final = 12
+MEMORY_GAINS: Final = 13  # How many.
+MEMORY_LAGS: Final = 14
+TIME_BASE: Final = 15  # A value of TIME_BASES.
 ALWAYS_MOVES: Final = 16  # One per horizon: 1 where the mid has moved at its end by definition.
-SHIFTS: Final = 32  # fan_in of them.
+GAINS_OFFSET: Final = 20  # Into weights.
+MEMORY_COLUMNS: Final = 21  # Of the readout; float32 words of a state's memory too.
+SHIFTS: Final = 32  # fan_in of them, if cyclic.
 CODES: Final = SHIFTS + FAN_IN_MAX  # Position in FEATURE_NAMES of each input.
 HEADER_WORDS: Final = CODES + INPUTS_MAX
 
@@ -75,15 +85,21 @@ def pack(model: Model) -> PackedModel:
     header[REBUILD_TICKS] = model.rebuild_ticks
     header[TOPOLOGY] = TOPOLOGIES[model.topology]
     header[UNITS_PADDED] = padded(model.units)
-    header[COLUMNS_PADDED] = padded(model.units) + padded(inputs + 1)
+    header[COLUMNS_PADDED] = padded(model.units) + padded(model.memory_columns + inputs + 1)
+    header[MEMORY_GAINS] = len(model.memory_gains)
+    header[MEMORY_LAGS] = model.memory_lags
+    header[MEMORY_COLUMNS] = model.memory_columns
+    header[TIME_BASE] = TIME_BASES[model.time_base]
     header[ALWAYS_MOVES : ALWAYS_MOVES + horizons] = [h.kind == HorizonKind.NEXT_MOVE for h in model.horizons]
-    header[SHIFTS : SHIFTS + model.fan_in] = model.shifts
+    if model.topology == "cyclic":
+        header[SHIFTS : SHIFTS + model.fan_in] = model.connections
     header[CODES : CODES + inputs] = [FEATURE_NAMES.index(name) for name in model.features]
 
-    parts = [_reservoir_words(model), _readout_words(model), _calibration_words(model)]
-    header[RESERVOIR_OFFSET] = 0
-    header[READOUT_OFFSET] = len(parts[0])
-    header[CALIBRATION_OFFSET] = len(parts[0]) + len(parts[1])
+    gains = np.zeros(padded(len(model.memory_gains)), dtype=np.float32)
+    gains[: len(model.memory_gains)] = model.memory_gains
+    parts = [_reservoir_words(model), gains, _readout_words(model), _calibration_words(model)]
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+    header[[RESERVOIR_OFFSET, GAINS_OFFSET, READOUT_OFFSET, CALIBRATION_OFFSET]] = starts[:-1]
     weights = aligned_float32(sum(len(part) for part in parts))
     np.concatenate(parts, out=weights)
 
@@ -94,10 +110,20 @@ def pack(model: Model) -> PackedModel:
 
 
 def _reservoir_words(model: Model) -> Float32s:
-    rows = np.concatenate([model.bias[None], model.input_weights, model.recurrent, model.leak[None]])
+    rows = np.concatenate([model.bias[None], model.input_weights, _recurrent_rows(model), model.leak[None]])
     lanes = np.zeros((len(rows), padded(model.units)), dtype=np.float32)
     lanes[:, : model.units] = rows
     return _by_lanes(lanes)
+
+
+def _recurrent_rows(model: Model) -> Float32s:
+    """Return the rows of the recurrent part, shape (rows, units)."""
+    if model.topology == "dense":
+        return model.recurrent.T
+    if model.topology == "sparse":
+        heard = model.connections.astype(np.int32).view(np.float32)
+        return np.stack([heard, model.recurrent], axis=1).reshape(-1, model.units)
+    return model.recurrent
 
 
 def _readout_words(model: Model) -> Float32s:

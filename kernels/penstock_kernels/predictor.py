@@ -9,9 +9,13 @@ Both calls are compiled, hold no lock, allocate nothing, and give the same bits 
 
 from __future__ import annotations
 
+from typing import Final
+
 from penstock_kernels.compiled import Float32s, Float64s, Int64, Int64s, compiled
-from penstock_kernels.features import RAW, RUNNING_WORDS, features_advance
+from penstock_kernels.features import ELAPSED_NS, RAW, RUNNING_WORDS, features_advance
 from penstock_kernels.lanes import LANES
+from penstock_kernels.linear_memory import linear_memory_step
+from penstock_kernels.model import TIME_BASES
 from penstock_kernels.packed import (
     CLIP,
     CODES,
@@ -21,8 +25,10 @@ from penstock_kernels.packed import (
     HORIZONS,
     INPUTS,
     MEANS_OFFSET,
+    MEMORY_COLUMNS,
     REBUILD_TICKS,
     SCALES_OFFSET,
+    TIME_BASE,
     TOPOLOGY,
     UNITS,
     UNITS_PADDED,
@@ -30,7 +36,7 @@ from penstock_kernels.packed import (
     pack,
 )
 from penstock_kernels.readout import FORECAST_WORDS, readout_step
-from penstock_kernels.reservoir import cyclic_step
+from penstock_kernels.reservoir import reservoir_step
 
 __all__ = [
     "FAN_IN",
@@ -44,6 +50,7 @@ __all__ = [
     "PackedModel",
     "advance_step",
     "features_step",
+    "input_words",
     "pack",
     "predict_step",
     "running_words",
@@ -52,9 +59,18 @@ __all__ = [
 ]
 
 
+_SECONDS: Final = TIME_BASES["seconds"]
+_S_PER_NS: Final = 1e-9
+
+
 def state_words(header: Int64s) -> int:
-    """Return the float32 words of one reservoir state: x twice and sixteen spare words."""
-    return 2 * int(header[UNITS]) + LANES
+    """Return the float32 words of one reservoir state: x twice, sixteen spare words, and the linear memory."""
+    return 2 * int(header[UNITS]) + LANES + int(header[MEMORY_COLUMNS])
+
+
+def input_words(header: Int64s) -> int:
+    """Return the float32 words of a tick's inputs, one place per engine: the features, and the time since the last."""
+    return int(header[INPUTS]) + 1
 
 
 def running_words(header: Int64s) -> int:  # noqa: ARG001  # Features of later versions may differ by model.
@@ -102,7 +118,9 @@ def features_step(
         ask_px: best ask after the event, 1e-9.
         bid_sz: size at the best bid.
         ask_sz: size at the best ask.
-        inputs: shape (inputs,). Overwritten: standardised and clipped, never NaN.
+        inputs: shape (input_words,). Overwritten: standardised and clipped, never NaN; if the model's time base is
+            seconds, then the seconds since the last tick, 0 at the first and where the clock stepped back. (Otherwise
+            the last word is not touched, and may be missing.)
 
     Returns:
         Bits of PredictionFlag: BOOK_ONE_SIDED, BOOK_CROSSED, TIME_BACKWARDS.
@@ -113,6 +131,8 @@ def features_step(
         value = running[RAW + header[CODES + position]]
         value = (value - constants[header[MEANS_OFFSET] + position]) * constants[header[SCALES_OFFSET] + position]
         inputs[position] = min(max(value, -clip), clip)
+    if header[TIME_BASE] == _SECONDS:
+        inputs[header[INPUTS]] = running[ELAPSED_NS] * _S_PER_NS
     return flags
 
 
@@ -124,12 +144,16 @@ def advance_step(header: Int64s, weights: Float32s, state: Float32s, inputs: Flo
         header: of a PackedModel.
         weights: of a PackedModel.
         state: shape (state_words,), one instrument's. Overwritten.
-        inputs: shape (inputs,), from features_step.
-        scratch: shape (scratch_words,). Overwritten: the readout's row, new x, inputs and 1, each part padded with 0.
+        inputs: shape (input_words,), from features_step.
+        scratch: shape (scratch_words,). Overwritten: the readout's row, new x padded with 0, then linear memory, inputs
+            and 1, padded with 0.
     """
-    cyclic_step(header, weights, state, inputs, scratch)
+    reservoir_step(header, weights, state, inputs, scratch)
     count = header[INPUTS]
     first = header[UNITS_PADDED]
+    if header[MEMORY_COLUMNS] > 0:
+        linear_memory_step(header, weights, state, 2 * header[UNITS] + LANES, inputs, scratch, first)
+        first += header[MEMORY_COLUMNS]
     for position in range(count):
         scratch[first + position] = inputs[position]
     scratch[first + count] = 1.0
@@ -147,7 +171,7 @@ def predict_step(
         header: of a PackedModel.
         weights: of a PackedModel.
         state: shape (state_words,), one instrument's. Overwritten.
-        inputs: shape (inputs,), from features_step.
+        inputs: shape (input_words,), from features_step.
         scratch: shape (scratch_words,). Overwritten, as by advance_step.
         forecasts: shape (HORIZONS_MAX, 4): expected return, deviation, probability up, probability down.
             Overwritten; rows past the model's horizons become 0.

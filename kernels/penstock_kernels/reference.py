@@ -15,6 +15,7 @@ from penstock.v1.records import HORIZONS_MAX, UNDEFINED_PRICE
 from penstock_kernels.compiled import Float64s
 from penstock_kernels.features import FEATURE_NAMES
 from penstock_kernels.model import Calibration, HorizonKind, Model
+from penstock_kernels.spectral import dense_matrix
 
 
 class Average:
@@ -133,15 +134,33 @@ def inputs_of(model: Model, raw: Float64s) -> Float64s:
     return np.clip((chosen - model.feature_mean) / model.feature_scale, -model.clip, model.clip)
 
 
-def reservoir_step(model: Model, x: Float64s, u: Float64s) -> Float64s:
+def reservoir_step(model: Model, x: Float64s, u: Float64s, elapsed_s: float = 0.0) -> Float64s:
     """Return x <- (1 - leak) x + leak tanh(W x + W_in u + b), shape (units,)."""
-    heard = sum(diagonal * np.roll(x, -shift) for diagonal, shift in zip(model.recurrent, model.shifts, strict=True))
-    return (1 - model.leak) * x + model.leak * np.tanh(heard + u @ model.input_weights + model.bias)
+    heard = dense_matrix(model.topology, model.recurrent, model.connections) @ x
+    leak = model.leak if model.time_base == "events" else -np.expm1(-elapsed_s * model.leak.astype(np.float64))
+    return (1 - leak) * x + leak * np.tanh(heard + u @ model.input_weights + model.bias)
 
 
-def forecasts_of(model: Model, x: Float64s, u: Float64s) -> Float64s:
-    """Return readout [x, u, 1], calibrated: shape (HORIZONS_MAX, 4), rows past the model's horizons 0."""
-    outputs = model.readout.astype(np.float64) @ np.concatenate([x, u, [1.0]])
+def memory_columns(model: Model, inputs: Float64s) -> Float64s:
+    """Return the linear memory after every tick, shape (ticks, memory_columns), of *inputs*, shape (ticks, inputs)."""
+    columns = []
+    for gain in model.memory_gains.astype(np.float64):
+        average, averages = np.zeros(inputs.shape[1]), []
+        for u in inputs:
+            average = average + gain * (u - average)
+            averages.append(average)
+        columns.append(np.array(averages).reshape(inputs.shape))
+    columns += [
+        np.concatenate([np.zeros_like(inputs[:lag]), inputs[:-lag]])[: len(inputs)]
+        for lag in range(1, model.memory_lags + 1)
+    ]
+    return np.concatenate([np.zeros((len(inputs), 0)), *columns], axis=1)
+
+
+def forecasts_of(model: Model, x: Float64s, u: Float64s, m: Float64s | None = None) -> Float64s:
+    """Return readout [x, m, u, 1], calibrated: shape (HORIZONS_MAX, 4), rows past the model's horizons 0."""
+    columns = np.concatenate([x, m if m is not None else np.zeros(model.memory_columns), u, [1.0]])
+    outputs = model.readout.astype(np.float64) @ columns
     forecasts = np.zeros((HORIZONS_MAX, 4))
     for row, (horizon, calibration) in enumerate(zip(model.horizons, model.calibration, strict=True)):
         forecasts[row] = _forecast(horizon.kind, calibration, *outputs[3 * row : 3 * row + 3])
@@ -169,9 +188,18 @@ def _logistic(value: float) -> float:
 
 def predictions(model: Model, ticks: NDArray[np.void]) -> Float64s:
     """Return the forecasts of every tick of one instrument, shape (ticks, HORIZONS_MAX, 4)."""
+    inputs = inputs_of(model, raw_features(ticks))
+    memory = memory_columns(model, inputs)
     x = np.zeros(model.units)
     rows = np.zeros((len(ticks), HORIZONS_MAX, 4))
-    for row, u in enumerate(inputs_of(model, raw_features(ticks))):
-        x = reservoir_step(model, x, u)
-        rows[row] = forecasts_of(model, x, u)
+    for row, (u, m, elapsed_s) in enumerate(zip(inputs, memory, elapsed_times_s(ticks), strict=True)):
+        x = reservoir_step(model, x, u, elapsed_s)
+        rows[row] = forecasts_of(model, x, u, m)
     return rows
+
+
+def elapsed_times_s(ticks: NDArray[np.void]) -> Float64s:
+    """Return the time since the tick before, shape (ticks,): 0 for the first, and where the clock stepped back."""
+    return (
+        np.maximum(np.diff(ticks["ts_recv"].astype(np.int64), prepend=ticks["ts_recv"][:1].astype(np.int64)), 0) / 1e9
+    )

@@ -25,7 +25,7 @@ from support.tick_stream import tick_stream
 X86_64 = {
     "ticks": "da91a59179897503c6cf0d792c8cd6bd",
     "features": "31dd043077dea12dfab60b6cf1ea90a1",
-    "model file": "49c7304aa495d6f7c2ea616595524db3",
+    "model file": "fa3888c0d54633635873ccd52f7d8f85",
     "forecasts": "f9e24cae9cb33f5b11a2057a6deae455",
     "forecasts, 1000 units": "8eb3ca879d3374f118e14188433c1202",
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from penstock_kernels.cyclic import draw_cyclic
+from penstock_kernels.drawing import draw
 from penstock_kernels.features import FEATURE_NAMES
 from penstock_kernels.model import Calibration, Horizon, HorizonKind, Model
 from penstock_kernels.philox import Stream
@@ -29,20 +29,24 @@ def random_model(
     horizons: tuple[Horizon, ...] = HORIZONS[:3],
     features: tuple[str, ...] = FEATURE_NAMES,
     rebuild_ticks: int = 256,
+    topology: str = "cyclic",
+    time_base: str = "events",
+    memory_gains: tuple[float, ...] = (),
+    memory_lags: int = 0,
     **changes: Any,
 ) -> Model:
     """Return a valid model whose forecasts vary with the ticks; *changes* replace any other field of it."""
     inputs = len(features)
-    reservoir = draw_cyclic(seed, units=units, inputs=inputs, fan_in=fan_in)
-    columns = units + inputs + 1
+    reservoir = draw(topology, seed, units=units, inputs=inputs, fan_in=fan_in, time_base=time_base)
+    columns = units + inputs * (len(memory_gains) + memory_lags) + inputs + 1
     weights = Stream(seed, _STREAM_READOUT).uniform(3 * len(horizons) * columns, -1.0, 1.0) / np.sqrt(columns)
     model = Model(
         name=f"random-{seed}",
         version="1",
-        topology="cyclic",
+        topology=topology,
         seed=seed,
         recurrent=reservoir.recurrent,
-        shifts=reservoir.shifts,
+        connections=reservoir.connections,
         input_weights=reservoir.input_weights,
         bias=reservoir.bias,
         leak=reservoir.leak,
@@ -58,5 +62,8 @@ def random_model(
         rebuild_ticks=rebuild_ticks,
         demonstration=True,
         notice="Drawn at random for a test.",
+        time_base=time_base,
+        memory_gains=np.array(memory_gains, dtype=np.float32),
+        memory_lags=memory_lags,
     )
     return replace(model, **changes) if changes else model

@@ -29,7 +29,17 @@ from support.models import random_model
 
 MODEL = random_model(1, units=20, fan_in=3, training={"auc": 0.75, "files": ["a"], "words": "ümlaut"})
 DATA = model_to_bytes(MODEL)
-ARRAYS = ("recurrent", "shifts", "input_weights", "bias", "leak", "feature_mean", "feature_scale", "readout")
+ARRAYS = (
+    "recurrent",
+    "connections",
+    "input_weights",
+    "bias",
+    "leak",
+    "memory_gains",
+    "feature_mean",
+    "feature_scale",
+    "readout",
+)
 
 
 def header_of(data: bytes) -> dict:
@@ -157,8 +167,8 @@ def test_a_file_that_is_wrong_is_refused_with_name_and_value(sentence, data):
 
 def test_another_format_version_is_refused_with_the_mend():
     header = header_of(DATA)
-    header["__metadata__"]["format_version"] = "2"
-    with pytest.raises(ModelError, match=r"format_version must be '1': format_version='2'; train the model again"):
+    header["__metadata__"]["format_version"] = "1"
+    with pytest.raises(ModelError, match=r"format_version must be '2': format_version='1'; train the model again"):
         model_from_bytes(with_header(header))
 
 

@@ -7,13 +7,14 @@ import pytest
 
 from penstock_kernels import reference
 from penstock_kernels.compiled import Float32s, Int64s, compiled
-from penstock_kernels.cyclic import dense_matrix, draw_cyclic, spectral_radius_of
+from penstock_kernels.drawing import draw
 from penstock_kernels.elementary import tanh_lanes
 from penstock_kernels.lanes import LANES, load, store
 from penstock_kernels.model import ModelError
 from penstock_kernels.packed import PackedModel, pack, padded
 from penstock_kernels.predictor import state_words
-from penstock_kernels.reservoir import cyclic_step
+from penstock_kernels.reservoir import reservoir_step
+from penstock_kernels.spectral import dense_matrix, spectral_radius_of
 from support.models import random_model
 
 
@@ -26,7 +27,7 @@ def tanh_in_place(values: Float32s) -> None:
 @compiled
 def run_reservoir(header: Int64s, weights: Float32s, state: Float32s, inputs: Float32s, states: Float32s) -> None:
     for row in range(len(inputs)):
-        cyclic_step(header, weights, state, inputs[row], states[row])
+        reservoir_step(header, weights, state, inputs[row], states[row])
 
 
 def states_of(packed: PackedModel, units: int, inputs: np.ndarray) -> np.ndarray:
@@ -51,7 +52,7 @@ def test_a_step_has_the_bits_of_separate_float32_operations_in_order(units):
         activation[:units] = model.bias
         for row, value in zip(model.input_weights, u, strict=True):
             activation[:units] += row * value
-        for diagonal, shift in zip(model.recurrent, model.shifts, strict=True):
+        for diagonal, shift in zip(model.recurrent, model.connections, strict=True):
             activation[:units] += diagonal * np.roll(x, -shift)
         tanh_in_place(activation)
         x = x + model.leak * (activation[:units] - x)
@@ -68,17 +69,17 @@ def test_states_follow_the_float64_reference():
 
 
 def test_the_same_seed_draws_the_same_reservoir_and_another_one_another():
-    first, again, other = (draw_cyclic(seed, units=40, inputs=3) for seed in (5, 5, 6))
-    for name in ("recurrent", "shifts", "input_weights", "bias", "leak"):
+    first, again, other = (draw("cyclic", seed, units=40, inputs=3) for seed in (5, 5, 6))
+    for name in ("recurrent", "connections", "input_weights", "bias", "leak"):
         assert np.array_equal(getattr(first, name), getattr(again, name))
         assert not np.array_equal(getattr(first, name), getattr(other, name))
 
 
 def test_a_drawn_reservoir_has_the_radius_shifts_scales_and_leaks_asked_for():
-    reservoir = draw_cyclic(8, units=300, inputs=9, fan_in=6, spectral_radius=0.9, bias_scale=0.25)
-    eigenvalues = np.linalg.eigvals(dense_matrix(reservoir.recurrent, reservoir.shifts))
+    reservoir = draw("cyclic", 8, units=300, inputs=9, fan_in=6, spectral_radius=0.9, bias_scale=0.25)
+    eigenvalues = np.linalg.eigvals(dense_matrix("cyclic", reservoir.recurrent, reservoir.connections))
     assert np.abs(eigenvalues).max() == pytest.approx(0.9, rel=1e-5)
-    assert len(set(reservoir.shifts.tolist())) == 6
+    assert len(set(reservoir.connections.tolist())) == 6
     assert 0.6 < np.abs(reservoir.input_weights).max() <= 1 / np.sqrt(9 / 4)
     assert 0.2 < np.abs(reservoir.bias).max() <= 0.25
     assert reservoir.leak.min() >= np.float32(1 - np.exp(-1 / 30))
@@ -87,9 +88,9 @@ def test_a_drawn_reservoir_has_the_radius_shifts_scales_and_leaks_asked_for():
 
 
 def test_the_spectral_radius_of_many_units_is_that_of_the_dense_matrix():
-    reservoir = draw_cyclic(9, units=700, inputs=1, fan_in=4)
-    eigenvalues = np.linalg.eigvals(dense_matrix(reservoir.recurrent, reservoir.shifts))
-    assert spectral_radius_of(reservoir.recurrent, reservoir.shifts) == pytest.approx(
+    reservoir = draw("cyclic", 9, units=700, inputs=1, fan_in=4)
+    eigenvalues = np.linalg.eigvals(dense_matrix("cyclic", reservoir.recurrent, reservoir.connections))
+    assert spectral_radius_of("cyclic", reservoir.recurrent, reservoir.connections) == pytest.approx(
         np.abs(eigenvalues).max(), rel=1e-5
     )
 
@@ -97,16 +98,16 @@ def test_the_spectral_radius_of_many_units_is_that_of_the_dense_matrix():
 def test_the_spectral_radius_has_six_digits_so_that_no_library_reaches_the_weights():
     for units in (30, 700):
         radius = spectral_radius_of(
-            *(getattr(draw_cyclic(3, units=units, inputs=1), n) for n in ("recurrent", "shifts"))
+            "cyclic", *(getattr(draw("cyclic", 3, units=units, inputs=1), n) for n in ("recurrent", "connections"))
         )
         assert radius == float(f"{radius:.6g}")
 
 
 def test_dense_matrix_is_the_sum_of_shifted_diagonals():
-    reservoir = draw_cyclic(4, units=20, inputs=1, fan_in=3)
+    reservoir = draw("cyclic", 4, units=20, inputs=1, fan_in=3)
     x = np.random.default_rng(4).normal(size=20)
-    heard = sum(d * np.roll(x, -s) for d, s in zip(reservoir.recurrent, reservoir.shifts, strict=True))
-    assert np.allclose(dense_matrix(reservoir.recurrent, reservoir.shifts) @ x, heard)
+    heard = sum(d * np.roll(x, -s) for d, s in zip(reservoir.recurrent, reservoir.connections, strict=True))
+    assert np.allclose(dense_matrix("cyclic", reservoir.recurrent, reservoir.connections) @ x, heard)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_dense_matrix_is_the_sum_of_shifted_diagonals():
 )
 def test_impossible_settings_are_refused_by_name(name, changes):
     with pytest.raises(ModelError, match=name):
-        draw_cyclic(**{"seed": 1, "units": 20, "inputs": 2, "fan_in": 3, **changes})
+        draw(**{"topology": "cyclic", "seed": 1, "units": 20, "inputs": 2, "fan_in": 3, **changes})
 
 
 def test_a_simple_cycle_has_the_linear_memory_of_theory():
@@ -135,7 +136,7 @@ def test_a_simple_cycle_has_the_linear_memory_of_theory():
         fan_in=1,
         features=("imbalance",),
         recurrent=np.full((1, units), 0.9, dtype=np.float32),
-        shifts=np.array([units - 1]),
+        connections=np.array([units - 1]),
         input_weights=1e-3 * np.sign(noise(7, 1, units)),
         bias=np.zeros(units, dtype=np.float32),
         leak=np.ones(units, dtype=np.float32),

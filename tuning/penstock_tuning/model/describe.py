@@ -23,6 +23,9 @@ def as_json(loaded: LoadedModel) -> dict[str, Any]:
         "units": model.units,
         "fan_in": model.fan_in,
         "seed": model.seed,
+        "time_base": model.time_base,
+        "memory_gains": [float(gain) for gain in model.memory_gains],
+        "memory_lags": model.memory_lags,
         "features": list(model.features),
         "horizons": [
             {"name": one.name, "kind": one.kind.name, "events": one.events, "duration_ns": one.duration_ns}

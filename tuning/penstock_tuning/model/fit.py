@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from penstock_kernels.compiled import Float32s, Float64s
-from penstock_kernels.cyclic import draw_cyclic
+from penstock_kernels.drawing import draw
 from penstock_kernels.model import OUTPUTS_PER_HORIZON, Calibration, Horizon, HorizonKind, Model
 from penstock_kernels.predictor import pack
 from penstock_tuning.model import readouts as passes
@@ -57,7 +57,7 @@ def fit(recordings: Recordings, settings: FitSettings, on_progress: Progress = s
         survey=found,
         packed=pack(model),
         units=model.units,
-        columns=model.units + model.inputs + 1,
+        columns=model.columns,
     )
     readouts = passes.fit(task, passes.gather(task, on_progress), on_progress)
     scores = passes.score(task, readouts, on_progress)
@@ -75,7 +75,8 @@ def fit(recordings: Recordings, settings: FitSettings, on_progress: Progress = s
 
 def untrained(settings: FitSettings, features: tuple[str, ...], mean: Float64s, scale: Float64s) -> Model:
     """Return the model with its reservoir and the features' scale, and a readout of zeros: what evaluate fits too."""
-    reservoir = draw_cyclic(
+    reservoir = draw(
+        "cyclic",
         settings.seed,
         units=settings.units,
         inputs=len(features),
@@ -91,7 +92,7 @@ def untrained(settings: FitSettings, features: tuple[str, ...], mean: Float64s, 
         topology="cyclic",
         seed=settings.seed,
         recurrent=reservoir.recurrent,
-        shifts=reservoir.shifts,
+        connections=reservoir.connections,
         input_weights=reservoir.input_weights,
         bias=reservoir.bias,
         leak=reservoir.leak,
