@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from penstock_client.files.dbn import write_dbn
     from penstock_client.files.errors import TickFileError
     from penstock_client.files.joining import Order, busiest_start, merge, order_of, select
+    from penstock_client.files.pieces import open_pieces
     from penstock_client.files.reader import open_ticks, write_ticks
     from penstock_client.files.sessions import RecordedSession, of_session, recorded_session
     from penstock_client.files.tick_file import TickFile
@@ -26,6 +27,7 @@ __all__ = [
     "busiest_start",
     "merge",
     "of_session",
+    "open_pieces",
     "open_ticks",
     "order_of",
     "read_mapping",
@@ -40,6 +42,7 @@ _HOMES = {
     "dbn": ("write_dbn",),
     "errors": ("TickFileError",),
     "joining": ("Order", "busiest_start", "merge", "order_of", "select"),
+    "pieces": ("open_pieces",),
     "reader": ("open_ticks", "write_ticks"),
     "sessions": ("RecordedSession", "of_session", "recorded_session"),
     "tick_file": ("TickFile",),

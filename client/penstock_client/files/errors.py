@@ -26,9 +26,16 @@ class TickFileError(PenstockError, ValueError):
         field: str = "",
         value: object = None,
     ) -> None:
+        self._given = (problem, mend, value)
         self.path = os.fspath(path)
         self.record = record
         self.field = field
         where = self.path if record is None else f"{self.path}: record {record}"
         what = f" ({field}={value!r})" if field and value is not None else f" ({field})" if field else ""
         super().__init__(f"{where}: {problem}{what}; {mend}")
+
+    def moved(self, records: int) -> TickFileError:
+        """Return the same error of a piece that begins *records* into its file."""
+        problem, mend, value = self._given
+        record = None if self.record is None else self.record + records
+        return TickFileError(self.path, problem, mend=mend, record=record, field=self.field, value=value)

@@ -1,7 +1,8 @@
 """The ticks a model is trained on: recordings in order of time, read one at a time and as often as needed.
 
 the order of recordings, and so the model, does not depend on the order in which they were named
-memory: the largest recording, and as many others as fit in CACHE_BYTES
+memory: a piece of a file at a time; files are laid out on disk (spool.py), and those beyond CACHE_BYTES or CACHED_MAX
+are laid out again whenever they are read
 """
 
 from __future__ import annotations
@@ -16,24 +17,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_client.files import TickFileError, merge, open_ticks, select
 from penstock_client.instruments import Instrument
 from penstock_tuning.market.simulator import Market
 from penstock_tuning.model.errors import TrainingError
 from penstock_tuning.model.progress import Progress, silent
-from penstock_tuning.model.targets import stamps
+from penstock_tuning.model.spool import BYTES_PER_TICK, Stream, name_of, spool, walk_ranges
 
-CACHE_BYTES: Final = 2**29
+__all__ = ["Recording", "Recordings", "Source", "Stream", "market_recording", "open_recordings"]
+
+CACHE_BYTES: Final = 2**33  # Of disk.
+CACHED_MAX: Final = 256  # Each keeps a file open.
 TIME_BINS: Final = 65_536
 _READ_BYTES: Final = 2**20
-
-
-@dataclass(frozen=True, eq=False)
-class Stream:
-    """The ticks of one instrument in one recording, in order: what one reservoir state sees."""
-
-    name: str  # DATASET:SYMBOL, or SYMBOL.
-    ticks: NDArray[np.void]  # Shape (any,), dtype TICK_DTYPE.
 
 
 @dataclass(frozen=True)
@@ -68,6 +63,10 @@ class Recordings:
         """How many ticks there are in all."""
         return sum(one.ticks for one in self.all)
 
+    def read(self, index: int) -> list[Stream]:
+        """Return the streams of recording *index* of ``all``."""
+        return self._sources[index].read()
+
     def streams(self) -> Iterator[Stream]:
         """Yield every stream, recording by recording."""
         for source in self._sources:
@@ -95,7 +94,8 @@ class Recordings:
         width_ns = (last_ns - first_ns) // TIME_BINS + 1
         counts = np.zeros(TIME_BINS, dtype=np.int64)
         for stream in self.streams():
-            counts += np.bincount((stamps(stream.ticks) - first_ns) // width_ns, minlength=TIME_BINS)
+            for first, last in walk_ranges(0, len(stream.ticks)):
+                counts += np.bincount((stream.line.stamp[first:last] - first_ns) // width_ns, minlength=TIME_BINS)
         reached = np.cumsum(counts)
         return [
             first_ns + width_ns * (1 + int(np.searchsorted(reached, share * reached[-1], side="left")))
@@ -109,7 +109,7 @@ def open_recordings(
     wanted: Sequence[str] = (),
     on_progress: Progress = silent,
 ) -> Recordings:
-    """Read tick files once, to know them, and keep those that fit in CACHE_BYTES.
+    """Read tick files once, to know them, and keep those laid out that fit in CACHE_BYTES.
 
     Args:
         paths: tick files; their order does not matter.
@@ -127,15 +127,15 @@ def open_recordings(
     known: dict[str, str] = {}
     kept_bytes = 0
     for path in paths:
-        streams = _read(path, columns, wanted)
+        streams = spool(path, columns, wanted)
         recording = _recording(Path(path).name, _file_digest(path), streams)
         if recording.sha256 in known:
             raise TrainingError(
                 f"two files hold the same bytes: {known[recording.sha256]} and {path}; name one of them"
             )
         known[recording.sha256] = path
-        kept_bytes += sum(stream.ticks.nbytes for stream in streams)
-        if kept_bytes <= CACHE_BYTES:
+        kept_bytes += recording.ticks * BYTES_PER_TICK
+        if kept_bytes <= CACHE_BYTES and len(sources) < CACHED_MAX:
             sources.append(Source(recording, partial(list, streams)))
         else:
             sources.append(Source(recording, partial(_read_again, recording, path, columns, wanted)))
@@ -158,28 +158,15 @@ def _file_digest(path: str) -> str:
     return digest.hexdigest()
 
 
-def _read(path: str, columns: str | None, wanted: Sequence[str]) -> list[Stream]:
-    file = open_ticks(path) if columns is None else open_ticks(path, columns)
-    instruments, ticks = merge([file])
-    if wanted:
-        try:
-            instruments, ticks = select(instruments, ticks, wanted)
-        except ValueError as exc:
-            raise TrainingError(f"{path}: {exc}") from exc
-    if not len(ticks):
-        raise TickFileError(path, "it holds no tick to train on", mend="leave it out")
-    return _streams(instruments, ticks)
-
-
 def _read_again(recording: Recording, path: str, columns: str | None, wanted: Sequence[str]) -> list[Stream]:
-    streams = _read(path, columns, wanted)
+    streams = spool(path, columns, wanted)
     if _recording(recording.name, recording.sha256, streams) != recording:
         raise TrainingError(f"{path} changed while it was trained on; train again when it is complete")
     return streams
 
 
 def _streams(instruments: Sequence[Instrument], ticks: NDArray[np.void]) -> list[Stream]:
-    names = [f"{one.dataset}:{one.symbol}" if one.dataset else one.symbol for one in instruments]
+    names = [name_of(one) for one in instruments]
     ids = [one.instrument_id for one in instruments]
     parts = [ticks[ticks["instrument_id"] == one] for one in ids]
     return [
@@ -192,7 +179,7 @@ def _recording(name: str, sha256: str, streams: list[Stream]) -> Recording:
         name=name,
         sha256=sha256,
         ticks=sum(len(stream.ticks) for stream in streams),
-        first_ns=min(int(stream.ticks["ts_recv"].min()) for stream in streams),
-        last_ns=max(int(stream.ticks["ts_recv"].max()) for stream in streams),
+        first_ns=min(int(stream.line.stamp[0]) for stream in streams),
+        last_ns=max(int(stream.line.stamp[-1]) for stream in streams),
         instruments=tuple(stream.name for stream in streams),
     )
