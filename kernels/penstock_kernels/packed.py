@@ -18,7 +18,7 @@ Units and readout columns (x, then memory, inputs and 1) are padded with zeros t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,23 @@ class PackedModel:
     constants: Float64s  # Shape (any,), contiguous.
 
 
+class ReservoirPart(Protocol):
+    """What a reservoir is made of: that of a Model, or one without readout; shapes as in Model."""
+
+    @property
+    def topology(self) -> str: ...  # noqa: D102
+    @property
+    def recurrent(self) -> Float32s: ...  # noqa: D102
+    @property
+    def connections(self) -> Int64s: ...  # noqa: D102
+    @property
+    def input_weights(self) -> Float32s: ...  # noqa: D102
+    @property
+    def bias(self) -> Float32s: ...  # noqa: D102
+    @property
+    def leak(self) -> Float32s: ...  # noqa: D102
+
+
 def pack(model: Model) -> PackedModel:
     """Lay *model* out for the kernels; a model is valid by construction, so this cannot fail."""
     inputs, horizons = len(model.features), len(model.horizons)
@@ -97,7 +114,7 @@ def pack(model: Model) -> PackedModel:
 
     gains = np.zeros(padded(len(model.memory_gains)), dtype=np.float32)
     gains[: len(model.memory_gains)] = model.memory_gains
-    parts = [_reservoir_words(model), gains, _readout_words(model), _calibration_words(model)]
+    parts = [reservoir_words(model), gains, _readout_words(model), _calibration_words(model)]
     starts = np.cumsum([0, *(len(part) for part in parts)])
     header[[RESERVOIR_OFFSET, GAINS_OFFSET, READOUT_OFFSET, CALIBRATION_OFFSET]] = starts[:-1]
     weights = aligned_float32(sum(len(part) for part in parts))
@@ -109,21 +126,23 @@ def pack(model: Model) -> PackedModel:
     return PackedModel(header, weights, constants)
 
 
-def _reservoir_words(model: Model) -> Float32s:
-    rows = np.concatenate([model.bias[None], model.input_weights, _recurrent_rows(model), model.leak[None]])
-    lanes = np.zeros((len(rows), padded(model.units)), dtype=np.float32)
-    lanes[:, : model.units] = rows
+def reservoir_words(part: ReservoirPart) -> Float32s:
+    """Return the words from RESERVOIR_OFFSET on, shape (padded units * rows,)."""
+    rows = np.concatenate([part.bias[None], part.input_weights, _recurrent_rows(part), part.leak[None]])
+    units = len(part.bias)
+    lanes = np.zeros((len(rows), padded(units)), dtype=np.float32)
+    lanes[:, :units] = rows
     return _by_lanes(lanes)
 
 
-def _recurrent_rows(model: Model) -> Float32s:
+def _recurrent_rows(part: ReservoirPart) -> Float32s:
     """Return the rows of the recurrent part, shape (rows, units)."""
-    if model.topology == "dense":
-        return model.recurrent.T
-    if model.topology == "sparse":
-        heard = model.connections.astype(np.int32).view(np.float32)
-        return np.stack([heard, model.recurrent], axis=1).reshape(-1, model.units)
-    return model.recurrent
+    if part.topology == "dense":
+        return part.recurrent.T
+    if part.topology == "sparse":
+        heard = part.connections.astype(np.int32).view(np.float32)
+        return np.stack([heard, part.recurrent], axis=1).reshape(-1, len(part.bias))
+    return part.recurrent
 
 
 def _readout_words(model: Model) -> Float32s:
