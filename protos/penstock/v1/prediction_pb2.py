@@ -15,19 +15,21 @@ _sym_db = _symbol_database.Default()
 from penstock.v1 import model_pb2 as penstock_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpenstock/v1/prediction.proto\x12\x0bpenstock.v1\x1a\x17penstock/v1/model.proto\"\xc9\x01\n\x18StreamPredictionsRequest\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.penstock.v1.HelloH\x00\x12\'\n\x05ticks\x18\x02 \x01(\x0b\x32\x16.penstock.v1.TickBatchH\x00\x12+\n\theartbeat\x18\x03 \x01(\x0b\x32\x16.penstock.v1.HeartbeatH\x00\x12\'\n\x07goodbye\x18\x04 \x01(\x0b\x32\x14.penstock.v1.GoodbyeH\x00\x42\t\n\x07message\"\x94\x02\n\x19StreamPredictionsResponse\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.penstock.v1.WelcomeH\x00\x12\x33\n\x0bpredictions\x18\x02 \x01(\x0b\x32\x1c.penstock.v1.PredictionBatchH\x00\x12+\n\theartbeat\x18\x03 \x01(\x0b\x32\x16.penstock.v1.HeartbeatH\x00\x12\'\n\x07goodbye\x18\x04 \x01(\x0b\x32\x14.penstock.v1.GoodbyeH\x00\x12\x38\n\x10rebuild_progress\x18\x05 \x01(\x0b\x32\x1c.penstock.v1.RebuildProgressH\x00\x42\t\n\x07message\"X\n\nInstrument\x12\x15\n\rinstrument_id\x18\x01 \x01(\r\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x0e\n\x06symbol\x18\x03 \x01(\t\x12\x12\n\nsize_scale\x18\x04 \x01(\x04\"\xe4\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x13\n\x0b\x63lient_name\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12,\n\x0binstruments\x18\x04 \x03(\x0b\x32\x17.penstock.v1.Instrument\x12\x1f\n\x04pace\x18\x05 \x01(\x0e\x32\x11.penstock.v1.Pace\x12\x14\n\x0cresume_token\x18\x06 \x01(\x0c\x12\x16\n\x0e\x66irst_sequence\x18\x07 \x01(\x04\x12 \n\x18next_prediction_sequence\x18\x08 \x01(\x04\"\xb7\x01\n\x07Horizon\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.penstock.v1.Horizon.Kind\x12\x0e\n\x06\x65vents\x18\x03 \x01(\r\x12\x13\n\x0b\x64uration_ns\x18\x04 \x01(\x04\"P\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eKIND_NEXT_MOVE\x10\x01\x12\x0f\n\x0bKIND_EVENTS\x10\x02\x12\r\n\tKIND_TIME\x10\x03\"\x9e\x03\n\x07Welcome\x12\x12\n\nsession_id\x18\x01 \x01(\x04\x12,\n\x0binstruments\x18\x02 \x03(\x0b\x32\x17.penstock.v1.Instrument\x12(\n\x05model\x18\x03 \x01(\x0b\x32\x19.penstock.v1.ModelSummary\x12&\n\x08horizons\x18\x04 \x03(\x0b\x32\x14.penstock.v1.Horizon\x12\x11\n\tbudget_ns\x18\x05 \x01(\x04\x12\x15\n\rin_flight_max\x18\x06 \x01(\r\x12\x15\n\rrebuild_ticks\x18\x07 \x01(\r\x12.\n\x0cstate_origin\x18\x08 \x01(\x0e\x32\x18.penstock.v1.StateOrigin\x12\x14\n\x0cresume_token\x18\t \x01(\x0c\x12\x15\n\rnext_sequence\x18\n \x01(\x04\x12\x17\n\x0fresume_grace_ns\x18\x0b \x01(\x04\x12\x1d\n\x15heartbeat_interval_ns\x18\x0c \x01(\x04\x12\x16\n\x0e\x64\x61\x65mon_version\x18\r \x01(\t\x12\x11\n\tdaemon_id\x18\x0e \x01(\x0c\"[\n\tTickBatch\x12\x16\n\x0e\x66irst_sequence\x18\x01 \x01(\x04\x12\x0f\n\x07records\x18\x02 \x01(\x0c\x12%\n\x07purpose\x18\x03 \x01(\x0e\x32\x14.penstock.v1.Purpose\"[\n\x0fPredictionBatch\x12\x0f\n\x07records\x18\x01 \x01(\x0c\x12&\n\x06\x65rrors\x18\x02 \x03(\x0b\x32\x16.penstock.v1.TickError\x12\x0f\n\x07sent_ns\x18\x03 \x01(\x04\"\xbc\x01\n\tTickError\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12-\n\x06reason\x18\x02 \x01(\x0e\x32\x1d.penstock.v1.TickError.Reason\x12\x0f\n\x07message\x18\x03 \x01(\t\"]\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19REASON_UNKNOWN_INSTRUMENT\x10\x01\x12\x1c\n\x18REASON_TIME_OUT_OF_RANGE\x10\x02\" \n\x0fRebuildProgress\x12\r\n\x05ticks\x18\x01 \x01(\x04\"\x1c\n\tHeartbeat\x12\x0f\n\x07sent_ns\x18\x01 \x01(\x04\"\xa5\x01\n\x07Goodbye\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.penstock.v1.Goodbye.Reason\x12\x14\n\x0cresume_token\x18\x02 \x01(\x0c\x12\x0f\n\x07message\x18\x03 \x01(\t\"F\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n\x0bREASON_DONE\x10\x01\x12\x13\n\x0fREASON_DRAINING\x10\x02\"1\n\x10SubscribeRequest\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\x0f\n\x07symbols\x18\x02 \x03(\t\"\xd8\x01\n\x11SubscribeResponse\x12-\n\nsubscribed\x18\x01 \x01(\x0b\x32\x17.penstock.v1.SubscribedH\x00\x12\x33\n\x0bpredictions\x18\x02 \x01(\x0b\x32\x1c.penstock.v1.PredictionBatchH\x00\x12+\n\theartbeat\x18\x03 \x01(\x0b\x32\x16.penstock.v1.HeartbeatH\x00\x12\'\n\x07goodbye\x18\x04 \x01(\x0b\x32\x14.penstock.v1.GoodbyeH\x00\x42\t\n\x07message\"\xad\x01\n\nSubscribed\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12,\n\x0binstruments\x18\x02 \x03(\x0b\x32\x17.penstock.v1.Instrument\x12(\n\x05model\x18\x03 \x01(\x0b\x32\x19.penstock.v1.ModelSummary\x12&\n\x08horizons\x18\x04 \x03(\x0b\x32\x14.penstock.v1.Horizon\x12\x11\n\tbudget_ns\x18\x05 \x01(\x04*>\n\x04Pace\x12\x14\n\x10PACE_UNSPECIFIED\x10\x00\x12\x11\n\rPACE_REALTIME\x10\x01\x12\r\n\tPACE_BULK\x10\x02*\\\n\x0bStateOrigin\x12\x1c\n\x18STATE_ORIGIN_UNSPECIFIED\x10\x00\x12\x15\n\x11STATE_ORIGIN_COLD\x10\x01\x12\x18\n\x14STATE_ORIGIN_RESUMED\x10\x02*L\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPURPOSE_PREDICT\x10\x01\x12\x13\n\x0fPURPOSE_REBUILD\x10\x02\x32\xc9\x01\n\x11PredictionService\x12\x66\n\x11StreamPredictions\x12%.penstock.v1.StreamPredictionsRequest\x1a&.penstock.v1.StreamPredictionsResponse(\x01\x30\x01\x12L\n\tSubscribe\x12\x1d.penstock.v1.SubscribeRequest\x1a\x1e.penstock.v1.SubscribeResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpenstock/v1/prediction.proto\x12\x0bpenstock.v1\x1a\x17penstock/v1/model.proto\"\xc9\x01\n\x18StreamPredictionsRequest\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.penstock.v1.HelloH\x00\x12\'\n\x05ticks\x18\x02 \x01(\x0b\x32\x16.penstock.v1.TickBatchH\x00\x12+\n\theartbeat\x18\x03 \x01(\x0b\x32\x16.penstock.v1.HeartbeatH\x00\x12\'\n\x07goodbye\x18\x04 \x01(\x0b\x32\x14.penstock.v1.GoodbyeH\x00\x42\t\n\x07message\"\x94\x02\n\x19StreamPredictionsResponse\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.penstock.v1.WelcomeH\x00\x12\x33\n\x0bpredictions\x18\x02 \x01(\x0b\x32\x1c.penstock.v1.PredictionBatchH\x00\x12+\n\theartbeat\x18\x03 \x01(\x0b\x32\x16.penstock.v1.HeartbeatH\x00\x12\'\n\x07goodbye\x18\x04 \x01(\x0b\x32\x14.penstock.v1.GoodbyeH\x00\x12\x38\n\x10rebuild_progress\x18\x05 \x01(\x0b\x32\x1c.penstock.v1.RebuildProgressH\x00\x42\t\n\x07message\"X\n\nInstrument\x12\x15\n\rinstrument_id\x18\x01 \x01(\r\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x0e\n\x06symbol\x18\x03 \x01(\t\x12\x12\n\nsize_scale\x18\x04 \x01(\x04\"\xfc\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x13\n\x0b\x63lient_name\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12,\n\x0binstruments\x18\x04 \x03(\x0b\x32\x17.penstock.v1.Instrument\x12\x1f\n\x04pace\x18\x05 \x01(\x0e\x32\x11.penstock.v1.Pace\x12\x14\n\x0cresume_token\x18\x06 \x01(\x0c\x12\x16\n\x0e\x66irst_sequence\x18\x07 \x01(\x04\x12 \n\x18next_prediction_sequence\x18\x08 \x01(\x04\x12\x16\n\x0eonline_readout\x18\t \x01(\x08\"\xb7\x01\n\x07Horizon\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.penstock.v1.Horizon.Kind\x12\x0e\n\x06\x65vents\x18\x03 \x01(\r\x12\x13\n\x0b\x64uration_ns\x18\x04 \x01(\x04\"P\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eKIND_NEXT_MOVE\x10\x01\x12\x0f\n\x0bKIND_EVENTS\x10\x02\x12\r\n\tKIND_TIME\x10\x03\"\xd2\x03\n\x07Welcome\x12\x12\n\nsession_id\x18\x01 \x01(\x04\x12,\n\x0binstruments\x18\x02 \x03(\x0b\x32\x17.penstock.v1.Instrument\x12(\n\x05model\x18\x03 \x01(\x0b\x32\x19.penstock.v1.ModelSummary\x12&\n\x08horizons\x18\x04 \x03(\x0b\x32\x14.penstock.v1.Horizon\x12\x11\n\tbudget_ns\x18\x05 \x01(\x04\x12\x15\n\rin_flight_max\x18\x06 \x01(\r\x12\x15\n\rrebuild_ticks\x18\x07 \x01(\r\x12.\n\x0cstate_origin\x18\x08 \x01(\x0e\x32\x18.penstock.v1.StateOrigin\x12\x14\n\x0cresume_token\x18\t \x01(\x0c\x12\x15\n\rnext_sequence\x18\n \x01(\x04\x12\x17\n\x0fresume_grace_ns\x18\x0b \x01(\x04\x12\x1d\n\x15heartbeat_interval_ns\x18\x0c \x01(\x04\x12\x16\n\x0e\x64\x61\x65mon_version\x18\r \x01(\t\x12\x11\n\tdaemon_id\x18\x0e \x01(\x0c\x12\x32\n\x0eonline_readout\x18\x0f \x01(\x0e\x32\x1a.penstock.v1.OnlineReadout\"[\n\tTickBatch\x12\x16\n\x0e\x66irst_sequence\x18\x01 \x01(\x04\x12\x0f\n\x07records\x18\x02 \x01(\x0c\x12%\n\x07purpose\x18\x03 \x01(\x0e\x32\x14.penstock.v1.Purpose\"[\n\x0fPredictionBatch\x12\x0f\n\x07records\x18\x01 \x01(\x0c\x12&\n\x06\x65rrors\x18\x02 \x03(\x0b\x32\x16.penstock.v1.TickError\x12\x0f\n\x07sent_ns\x18\x03 \x01(\x04\"\xbc\x01\n\tTickError\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12-\n\x06reason\x18\x02 \x01(\x0e\x32\x1d.penstock.v1.TickError.Reason\x12\x0f\n\x07message\x18\x03 \x01(\t\"]\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19REASON_UNKNOWN_INSTRUMENT\x10\x01\x12\x1c\n\x18REASON_TIME_OUT_OF_RANGE\x10\x02\" \n\x0fRebuildProgress\x12\r\n\x05ticks\x18\x01 \x01(\x04\"\x1c\n\tHeartbeat\x12\x0f\n\x07sent_ns\x18\x01 \x01(\x04\"\xa5\x01\n\x07Goodbye\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.penstock.v1.Goodbye.Reason\x12\x14\n\x0cresume_token\x18\x02 \x01(\x0c\x12\x0f\n\x07message\x18\x03 \x01(\t\"F\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n\x0bREASON_DONE\x10\x01\x12\x13\n\x0fREASON_DRAINING\x10\x02\"1\n\x10SubscribeRequest\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\x0f\n\x07symbols\x18\x02 \x03(\t\"\xd8\x01\n\x11SubscribeResponse\x12-\n\nsubscribed\x18\x01 \x01(\x0b\x32\x17.penstock.v1.SubscribedH\x00\x12\x33\n\x0bpredictions\x18\x02 \x01(\x0b\x32\x1c.penstock.v1.PredictionBatchH\x00\x12+\n\theartbeat\x18\x03 \x01(\x0b\x32\x16.penstock.v1.HeartbeatH\x00\x12\'\n\x07goodbye\x18\x04 \x01(\x0b\x32\x14.penstock.v1.GoodbyeH\x00\x42\t\n\x07message\"\xad\x01\n\nSubscribed\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12,\n\x0binstruments\x18\x02 \x03(\x0b\x32\x17.penstock.v1.Instrument\x12(\n\x05model\x18\x03 \x01(\x0b\x32\x19.penstock.v1.ModelSummary\x12&\n\x08horizons\x18\x04 \x03(\x0b\x32\x14.penstock.v1.Horizon\x12\x11\n\tbudget_ns\x18\x05 \x01(\x04*>\n\x04Pace\x12\x14\n\x10PACE_UNSPECIFIED\x10\x00\x12\x11\n\rPACE_REALTIME\x10\x01\x12\r\n\tPACE_BULK\x10\x02*\\\n\x0bStateOrigin\x12\x1c\n\x18STATE_ORIGIN_UNSPECIFIED\x10\x00\x12\x15\n\x11STATE_ORIGIN_COLD\x10\x01\x12\x18\n\x14STATE_ORIGIN_RESUMED\x10\x02*|\n\rOnlineReadout\x12\x1e\n\x1aONLINE_READOUT_UNSPECIFIED\x10\x00\x12\x16\n\x12ONLINE_READOUT_OFF\x10\x01\x12\x17\n\x13ONLINE_READOUT_COLD\x10\x02\x12\x1a\n\x16ONLINE_READOUT_LEARNED\x10\x03*L\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPURPOSE_PREDICT\x10\x01\x12\x13\n\x0fPURPOSE_REBUILD\x10\x02\x32\xc9\x01\n\x11PredictionService\x12\x66\n\x11StreamPredictions\x12%.penstock.v1.StreamPredictionsRequest\x1a&.penstock.v1.StreamPredictionsResponse(\x01\x30\x01\x12L\n\tSubscribe\x12\x1d.penstock.v1.SubscribeRequest\x1a\x1e.penstock.v1.SubscribeResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.v1.prediction_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_PACE']._serialized_start=2532
-  _globals['_PACE']._serialized_end=2594
-  _globals['_STATEORIGIN']._serialized_start=2596
-  _globals['_STATEORIGIN']._serialized_end=2688
-  _globals['_PURPOSE']._serialized_start=2690
-  _globals['_PURPOSE']._serialized_end=2766
+  _globals['_PACE']._serialized_start=2608
+  _globals['_PACE']._serialized_end=2670
+  _globals['_STATEORIGIN']._serialized_start=2672
+  _globals['_STATEORIGIN']._serialized_end=2764
+  _globals['_ONLINEREADOUT']._serialized_start=2766
+  _globals['_ONLINEREADOUT']._serialized_end=2890
+  _globals['_PURPOSE']._serialized_start=2892
+  _globals['_PURPOSE']._serialized_end=2968
   _globals['_STREAMPREDICTIONSREQUEST']._serialized_start=71
   _globals['_STREAMPREDICTIONSREQUEST']._serialized_end=272
   _globals['_STREAMPREDICTIONSRESPONSE']._serialized_start=275
@@ -35,35 +37,35 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_INSTRUMENT']._serialized_start=553
   _globals['_INSTRUMENT']._serialized_end=641
   _globals['_HELLO']._serialized_start=644
-  _globals['_HELLO']._serialized_end=872
-  _globals['_HORIZON']._serialized_start=875
-  _globals['_HORIZON']._serialized_end=1058
-  _globals['_HORIZON_KIND']._serialized_start=978
-  _globals['_HORIZON_KIND']._serialized_end=1058
-  _globals['_WELCOME']._serialized_start=1061
-  _globals['_WELCOME']._serialized_end=1475
-  _globals['_TICKBATCH']._serialized_start=1477
-  _globals['_TICKBATCH']._serialized_end=1568
-  _globals['_PREDICTIONBATCH']._serialized_start=1570
-  _globals['_PREDICTIONBATCH']._serialized_end=1661
-  _globals['_TICKERROR']._serialized_start=1664
-  _globals['_TICKERROR']._serialized_end=1852
-  _globals['_TICKERROR_REASON']._serialized_start=1759
-  _globals['_TICKERROR_REASON']._serialized_end=1852
-  _globals['_REBUILDPROGRESS']._serialized_start=1854
-  _globals['_REBUILDPROGRESS']._serialized_end=1886
-  _globals['_HEARTBEAT']._serialized_start=1888
-  _globals['_HEARTBEAT']._serialized_end=1916
-  _globals['_GOODBYE']._serialized_start=1919
-  _globals['_GOODBYE']._serialized_end=2084
-  _globals['_GOODBYE_REASON']._serialized_start=2014
-  _globals['_GOODBYE_REASON']._serialized_end=2084
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=2086
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=2135
-  _globals['_SUBSCRIBERESPONSE']._serialized_start=2138
-  _globals['_SUBSCRIBERESPONSE']._serialized_end=2354
-  _globals['_SUBSCRIBED']._serialized_start=2357
-  _globals['_SUBSCRIBED']._serialized_end=2530
-  _globals['_PREDICTIONSERVICE']._serialized_start=2769
-  _globals['_PREDICTIONSERVICE']._serialized_end=2970
+  _globals['_HELLO']._serialized_end=896
+  _globals['_HORIZON']._serialized_start=899
+  _globals['_HORIZON']._serialized_end=1082
+  _globals['_HORIZON_KIND']._serialized_start=1002
+  _globals['_HORIZON_KIND']._serialized_end=1082
+  _globals['_WELCOME']._serialized_start=1085
+  _globals['_WELCOME']._serialized_end=1551
+  _globals['_TICKBATCH']._serialized_start=1553
+  _globals['_TICKBATCH']._serialized_end=1644
+  _globals['_PREDICTIONBATCH']._serialized_start=1646
+  _globals['_PREDICTIONBATCH']._serialized_end=1737
+  _globals['_TICKERROR']._serialized_start=1740
+  _globals['_TICKERROR']._serialized_end=1928
+  _globals['_TICKERROR_REASON']._serialized_start=1835
+  _globals['_TICKERROR_REASON']._serialized_end=1928
+  _globals['_REBUILDPROGRESS']._serialized_start=1930
+  _globals['_REBUILDPROGRESS']._serialized_end=1962
+  _globals['_HEARTBEAT']._serialized_start=1964
+  _globals['_HEARTBEAT']._serialized_end=1992
+  _globals['_GOODBYE']._serialized_start=1995
+  _globals['_GOODBYE']._serialized_end=2160
+  _globals['_GOODBYE_REASON']._serialized_start=2090
+  _globals['_GOODBYE_REASON']._serialized_end=2160
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=2162
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=2211
+  _globals['_SUBSCRIBERESPONSE']._serialized_start=2214
+  _globals['_SUBSCRIBERESPONSE']._serialized_end=2430
+  _globals['_SUBSCRIBED']._serialized_start=2433
+  _globals['_SUBSCRIBED']._serialized_end=2606
+  _globals['_PREDICTIONSERVICE']._serialized_start=2971
+  _globals['_PREDICTIONSERVICE']._serialized_end=3172
 # @@protoc_insertion_point(module_scope)

@@ -19,6 +19,13 @@ class StateOrigin(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STATE_ORIGIN_COLD: _ClassVar[StateOrigin]
     STATE_ORIGIN_RESUMED: _ClassVar[StateOrigin]
 
+class OnlineReadout(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ONLINE_READOUT_UNSPECIFIED: _ClassVar[OnlineReadout]
+    ONLINE_READOUT_OFF: _ClassVar[OnlineReadout]
+    ONLINE_READOUT_COLD: _ClassVar[OnlineReadout]
+    ONLINE_READOUT_LEARNED: _ClassVar[OnlineReadout]
+
 class Purpose(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     PURPOSE_UNSPECIFIED: _ClassVar[Purpose]
@@ -30,6 +37,10 @@ PACE_BULK: Pace
 STATE_ORIGIN_UNSPECIFIED: StateOrigin
 STATE_ORIGIN_COLD: StateOrigin
 STATE_ORIGIN_RESUMED: StateOrigin
+ONLINE_READOUT_UNSPECIFIED: OnlineReadout
+ONLINE_READOUT_OFF: OnlineReadout
+ONLINE_READOUT_COLD: OnlineReadout
+ONLINE_READOUT_LEARNED: OnlineReadout
 PURPOSE_UNSPECIFIED: Purpose
 PURPOSE_PREDICT: Purpose
 PURPOSE_REBUILD: Purpose
@@ -73,7 +84,7 @@ class Instrument(_message.Message):
     def __init__(self, instrument_id: _Optional[int] = ..., dataset: _Optional[str] = ..., symbol: _Optional[str] = ..., size_scale: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "client_name", "model", "instruments", "pace", "resume_token", "first_sequence", "next_prediction_sequence")
+    __slots__ = ("protocol_version", "client_name", "model", "instruments", "pace", "resume_token", "first_sequence", "next_prediction_sequence", "online_readout")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +93,7 @@ class Hello(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     FIRST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     NEXT_PREDICTION_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ONLINE_READOUT_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     client_name: str
     model: str
@@ -90,7 +102,8 @@ class Hello(_message.Message):
     resume_token: bytes
     first_sequence: int
     next_prediction_sequence: int
-    def __init__(self, protocol_version: _Optional[int] = ..., client_name: _Optional[str] = ..., model: _Optional[str] = ..., instruments: _Optional[_Iterable[_Union[Instrument, _Mapping]]] = ..., pace: _Optional[_Union[Pace, str]] = ..., resume_token: _Optional[bytes] = ..., first_sequence: _Optional[int] = ..., next_prediction_sequence: _Optional[int] = ...) -> None: ...
+    online_readout: bool
+    def __init__(self, protocol_version: _Optional[int] = ..., client_name: _Optional[str] = ..., model: _Optional[str] = ..., instruments: _Optional[_Iterable[_Union[Instrument, _Mapping]]] = ..., pace: _Optional[_Union[Pace, str]] = ..., resume_token: _Optional[bytes] = ..., first_sequence: _Optional[int] = ..., next_prediction_sequence: _Optional[int] = ..., online_readout: bool = ...) -> None: ...
 
 class Horizon(_message.Message):
     __slots__ = ("name", "kind", "events", "duration_ns")
@@ -115,7 +128,7 @@ class Horizon(_message.Message):
     def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[Horizon.Kind, str]] = ..., events: _Optional[int] = ..., duration_ns: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("session_id", "instruments", "model", "horizons", "budget_ns", "in_flight_max", "rebuild_ticks", "state_origin", "resume_token", "next_sequence", "resume_grace_ns", "heartbeat_interval_ns", "daemon_version", "daemon_id")
+    __slots__ = ("session_id", "instruments", "model", "horizons", "budget_ns", "in_flight_max", "rebuild_ticks", "state_origin", "resume_token", "next_sequence", "resume_grace_ns", "heartbeat_interval_ns", "daemon_version", "daemon_id", "online_readout")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     INSTRUMENTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +143,7 @@ class Welcome(_message.Message):
     HEARTBEAT_INTERVAL_NS_FIELD_NUMBER: _ClassVar[int]
     DAEMON_VERSION_FIELD_NUMBER: _ClassVar[int]
     DAEMON_ID_FIELD_NUMBER: _ClassVar[int]
+    ONLINE_READOUT_FIELD_NUMBER: _ClassVar[int]
     session_id: int
     instruments: _containers.RepeatedCompositeFieldContainer[Instrument]
     model: _model_pb2.ModelSummary
@@ -144,7 +158,8 @@ class Welcome(_message.Message):
     heartbeat_interval_ns: int
     daemon_version: str
     daemon_id: bytes
-    def __init__(self, session_id: _Optional[int] = ..., instruments: _Optional[_Iterable[_Union[Instrument, _Mapping]]] = ..., model: _Optional[_Union[_model_pb2.ModelSummary, _Mapping]] = ..., horizons: _Optional[_Iterable[_Union[Horizon, _Mapping]]] = ..., budget_ns: _Optional[int] = ..., in_flight_max: _Optional[int] = ..., rebuild_ticks: _Optional[int] = ..., state_origin: _Optional[_Union[StateOrigin, str]] = ..., resume_token: _Optional[bytes] = ..., next_sequence: _Optional[int] = ..., resume_grace_ns: _Optional[int] = ..., heartbeat_interval_ns: _Optional[int] = ..., daemon_version: _Optional[str] = ..., daemon_id: _Optional[bytes] = ...) -> None: ...
+    online_readout: OnlineReadout
+    def __init__(self, session_id: _Optional[int] = ..., instruments: _Optional[_Iterable[_Union[Instrument, _Mapping]]] = ..., model: _Optional[_Union[_model_pb2.ModelSummary, _Mapping]] = ..., horizons: _Optional[_Iterable[_Union[Horizon, _Mapping]]] = ..., budget_ns: _Optional[int] = ..., in_flight_max: _Optional[int] = ..., rebuild_ticks: _Optional[int] = ..., state_origin: _Optional[_Union[StateOrigin, str]] = ..., resume_token: _Optional[bytes] = ..., next_sequence: _Optional[int] = ..., resume_grace_ns: _Optional[int] = ..., heartbeat_interval_ns: _Optional[int] = ..., daemon_version: _Optional[str] = ..., daemon_id: _Optional[bytes] = ..., online_readout: _Optional[_Union[OnlineReadout, str]] = ...) -> None: ...
 
 class TickBatch(_message.Message):
     __slots__ = ("first_sequence", "records", "purpose")

@@ -39,9 +39,10 @@ class PredictionServiceServicer(object):
         of the session: a prediction record, or a TickError where that one tick could not be predicted.
 
         Ends with FAILED_PRECONDITION (Hello missing, second or of another protocol version; a gap in first_sequence;
-        rebuild ticks after the first tick to predict), INVALID_ARGUMENT (a malformed record or field), NOT_FOUND (no such
-        model), RESOURCE_EXHAUSTED (a limit of sessions, states, in_flight_max or message size), UNAVAILABLE (not yet warm,
-        or draining: try again, or elsewhere). The trailer grpc-status-details-bin holds a google.rpc.Status with a Fault.
+        rebuild ticks after the first tick to predict; an online readout that the daemon does not allow), INVALID_ARGUMENT
+        (a malformed record or field), NOT_FOUND (no such model), RESOURCE_EXHAUSTED (a limit of sessions, states, online
+        readouts, in_flight_max or message size), UNAVAILABLE (not yet warm, or draining: try again, or elsewhere). The
+        trailer grpc-status-details-bin holds a google.rpc.Status with a Fault.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
