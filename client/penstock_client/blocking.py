@@ -46,6 +46,7 @@ def connect(
     connect_deadline_s: float = CONNECT_DEADLINE_S,
     deadline_s: float | None = None,
     reconnect: bool | ReconnectPolicy = True,
+    online_readout: bool = False,
 ) -> BlockingSession:
     """Return a session to be entered with ``with``; arguments and errors are those of penstock_client.connect."""
     return BlockingSession(
@@ -58,6 +59,7 @@ def connect(
             connect_deadline_s=connect_deadline_s,
             deadline_s=deadline_s,
             reconnect=reconnect,
+            online_readout=online_readout,
         )
     )
 

@@ -55,6 +55,8 @@ class ReplayPlan:
         speed: times the market's; MAX_SPEED for as fast as the daemon takes them.
         model: its name; empty for the active one.
         client_name: in the daemon's logs.
+        online_readout: whether forecasts are corrected by what followed the ticks. Its snapshots belong to a client
+            name, so a replay that is to give the same predictions again has none.
         timeout_s: for Welcome (at most CONNECT_DEADLINE_S), for a lost connection to come back, and for any answer that is outstanding.
         splits_seed: cut the ticks into batches at random places; None for natural batching.
         recording: of which session of a daemon the ticks are; None for any other ticks.
@@ -66,6 +68,7 @@ class ReplayPlan:
     speed: float = 1.0
     model: str = ""
     client_name: str = "penstock replay"
+    online_readout: bool = False
     timeout_s: float = 30.0
     splits_seed: int | None = None
     recording: RecordedSession | None = None
@@ -170,6 +173,7 @@ async def replay_async(plan: ReplayPlan, look: Look | None = None) -> ReplayRun:
         client_name=plan.client_name,
         connect_deadline_s=min(plan.timeout_s, CONNECT_DEADLINE_S),
         reconnect=ReconnectPolicy(give_up_after_s=plan.timeout_s),
+        online_readout=plan.online_readout,
     )
     replayer = _Replayer(run, session, look)
     with _Signals(replayer.interrupt):

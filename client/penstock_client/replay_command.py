@@ -104,6 +104,12 @@ def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     how.add_argument("--model", default="", metavar="NAME", help="the model wanted (default: the daemon's active one)")
     how.add_argument(
+        "--online",
+        action="store_true",
+        help="correct forecasts by what followed the ticks (docs/online.md); starts from nothing at every replay, so that "
+        "the same ticks give the same predictions",
+    )
+    how.add_argument(
         "--timeout",
         type=float,
         default=30.0,
@@ -257,6 +263,8 @@ def plan_of(options: argparse.Namespace) -> ReplayPlan:
         address=options.to,
         speed=speed,
         model=options.model,
+        client_name="" if options.online else ReplayPlan.client_name,
+        online_readout=options.online,
         timeout_s=options.timeout,
         splits_seed=options.batch_splits,
         recording=recording,

@@ -113,6 +113,7 @@ def summarise(run: ReplayRun, files: list[str]) -> dict[str, Any]:
             "notice": run.welcome.model.notice,
             "horizons": [one.name for one in run.welcome.horizons],
         },
+        "online_readout": run.plan.online_readout,
         "daemon_version": run.welcome.daemon_version,
         "interrupted": run.interrupted_by.name if run.interrupted_by is not None else "",
         "failure": str(run.failure) if run.failure is not None else "",

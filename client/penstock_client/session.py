@@ -40,6 +40,7 @@ def connect(
     connect_deadline_s: float = CONNECT_DEADLINE_S,
     deadline_s: float | None = None,
     reconnect: bool | ReconnectPolicy = True,
+    online_readout: bool = False,
 ) -> Session:
     """Return a session to be entered with ``async with``.
 
@@ -52,6 +53,8 @@ def connect(
         connect_deadline_s: for the first Welcome; a daemon that is still starting is tried again until then.
         deadline_s: for the whole session; None for no end.
         reconnect: whether to go on over lost connections, or by which policy.
+        online_readout: whether the daemon corrects forecasts by what followed this session's own ticks; one that does
+            not allow it refuses the session.
 
     Raises:
         LocalUsageError: an argument is wrong.
@@ -66,6 +69,7 @@ def connect(
             connect_deadline_s=connect_deadline_s,
             deadline_s=deadline_s,
             reconnect=reconnect,
+            online_readout=online_readout,
         )
     )
 

@@ -44,6 +44,7 @@ def checked_settings(
     connect_deadline_s: float,
     deadline_s: float | None,
     reconnect: bool | ReconnectPolicy,
+    online_readout: bool,
 ) -> Settings:
     """Check the arguments of connect().
 
@@ -66,7 +67,9 @@ def checked_settings(
         policy = ReconnectPolicy() if reconnect else None
     else:
         raise LocalUsageError(f"reconnect must be True, False or a ReconnectPolicy: was {reconnect!r}")
-    greeting = Greeting(client_name, model, checked_instruments(instruments), checked_pace)
+    if not isinstance(online_readout, bool):
+        raise LocalUsageError(f"online_readout must be True or False: was {online_readout!r}")
+    greeting = Greeting(client_name, model, checked_instruments(instruments), checked_pace, online_readout)
     return Settings(checked_address(address), greeting, connect_deadline_s, deadline_s, policy)
 
 

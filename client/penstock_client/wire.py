@@ -33,6 +33,7 @@ class Greeting:
     model: str
     instruments: tuple[Instrument, ...]
     pace: Pace
+    online_readout: bool = False
 
 
 def hello(greeting: Greeting, *, resume_token: bytes, next_answer: int) -> bytes:
@@ -54,6 +55,7 @@ def hello(greeting: Greeting, *, resume_token: bytes, next_answer: int) -> bytes
         resume_token=resume_token,
         first_sequence=next_answer,
         next_prediction_sequence=next_answer,
+        online_readout=greeting.online_readout,
     )
     return pb.StreamPredictionsRequest(hello=message).SerializeToString()
 
