@@ -1,110 +1,136 @@
 """Training a model: recordings in, a model with its report out.
 
-    equal recordings, settings and version give equal bytes, whatever the files' order, the cores or the BLAS library
+    equal recordings, settings and version give equal bytes, whatever the files' order, the cores, the BLAS library, or
+    whether the work was stopped and resumed
 
-Time is cut twice, never shuffled: the penalty is chosen and the probabilities are calibrated on rows that came after
-the ones fitted on, and the skill in the report is that of the last rows, foretold by a readout that saw none of them.
-The model's own readout is then fitted once more on all rows, with the penalties found.
+Time is cut into ten blocks, never shuffled: each is foretold by readouts of the blocks before it, which gives the
+penalties, the calibration and the skill in the report. The model's own readout is then fitted once more on all rows.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Final
+from dataclasses import asdict, replace
+from typing import Any, Final
 
 import numpy as np
 
 from penstock_kernels.compiled import Float32s, Float64s
 from penstock_kernels.drawing import draw
 from penstock_kernels.model import OUTPUTS_PER_HORIZON, Calibration, Horizon, HorizonKind, Model
-from penstock_kernels.predictor import pack
-from penstock_tuning.model import readouts as passes
+from penstock_tuning.model.block_pass import BlockPass, Task, block_boundaries, part_boundaries
 from penstock_tuning.model.calibrate import fit_logistic, fit_slope
+from penstock_tuning.model.checkpoint import Checkpoint, key_of
+from penstock_tuning.model.ordered_histogram import OrderedHistogram
 from penstock_tuning.model.progress import Progress, silent
+from penstock_tuning.model.readouts import families_of
 from penstock_tuning.model.rebuild import REBUILD_TICKS_MAX, measured_agreement, rebuild_ticks_of
 from penstock_tuning.model.recordings import Recordings
-from penstock_tuning.model.scores import SegmentScores
-from penstock_tuning.model.settings import TRAIN_SHARE, VALIDATION_SHARE, FitSettings
-from penstock_tuning.model.survey import Survey, survey
+from penstock_tuning.model.settings import BLOCKS, FitSettings
+from penstock_tuning.model.skill import HorizonSkill
+from penstock_tuning.model.survey import ReturnRange, Survey, survey
 from penstock_tuning.model.training_report import make_report
+from penstock_tuning.model.walk import Cursor
 
 _DIGITS: Final = 7
 
 
-def fit(recordings: Recordings, settings: FitSettings, on_progress: Progress = silent) -> Model:
+def fit(
+    recordings: Recordings,
+    settings: FitSettings,
+    on_progress: Progress = silent,
+    checkpoint: Checkpoint | None = None,
+) -> Model:
     """Train a model on *recordings*.
 
     Args:
         recordings: what to train on.
         settings: of the model.
         on_progress: told how far the work is.
+        checkpoint: where to keep the state of the work, and to go on from; None to keep nothing.
 
     Raises:
         TrainingError: the recordings are too short, or nothing in them moves.
         TickFileError: a file can no longer be read.
         ModelError: the settings make no reservoir.
+        RidgeError: a penalty of 0 where columns depend on each other.
     """
-    boundaries = recordings.quantile_times_ns((TRAIN_SHARE, TRAIN_SHARE + VALIDATION_SHARE))
-    found = survey(recordings, settings.horizons, boundaries, on_progress)
+    key = key_of(recordings, settings)
+    kept = checkpoint.load(key) if checkpoint else None
+    boundaries = block_boundaries(recordings)
+    found = _survey_of(kept[0]["survey"]) if kept else survey(recordings, settings.horizons, boundaries, on_progress)
     model = untrained(settings, found.features, found.mean, found.scale)
     first_streams = recordings.first_streams()
     rebuild_ticks, needed = rebuild_ticks_of(model, first_streams)
     model = replace(model, rebuild_ticks=rebuild_ticks)
-    task = passes.Task(
-        recordings=recordings,
-        horizons=settings.horizons,
-        boundaries_ns=tuple(boundaries),
-        survey=found,
-        packed=pack(model),
-        units=model.units,
-        columns=model.columns,
-    )
-    readouts = passes.fit(task, passes.gather(task, on_progress), on_progress)
-    scores = passes.score(task, readouts, on_progress)
+    task = Task(recordings, found, model, boundaries, part_boundaries(recordings))
+    work = BlockPass(task, families_of(settings, model.memory_columns))
+    if kept:
+        work.restore(Cursor(**kept[0]["cursor"]), kept[1])
+
+    def after_part() -> None:
+        on_progress("foretelling, adding up", work.ticks_done, recordings.ticks)
+        if checkpoint and checkpoint.due():
+            about = {"survey": _survey_as_json(found), "cursor": asdict(work.cursor)}
+            checkpoint.save(key, about, work.arrays())
+
+    for block in range(work.cursor.block, BLOCKS):
+        work.run_block(block, after_part, scored=True)
+    readout, _ = work.readouts.final(work.readouts.families[0])
     model = replace(
         model,
-        readout=_readout(readouts.all, settings.horizons),
+        readout=_readout(readout, settings.horizons),
         calibration=tuple(
-            _calibration(horizon, found, index, scores[index]) for index, horizon in enumerate(settings.horizons)
+            _calibration(horizon, found, index, work.skills[index]) for index, horizon in enumerate(settings.horizons)
         ),
     )
-    longest = max(first_streams, key=lambda stream: len(stream.ticks))
+    longest = max(recordings.first_streams(), key=lambda stream: len(stream.ticks))
     rebuild = {"ticks_needed": needed, "probability_difference": measured_agreement(model, longest.ticks)}
-    return replace(model, training=make_report(recordings, settings, boundaries, found, readouts, scores, rebuild))
+    return replace(model, training=make_report(settings, work, rebuild))
 
 
 def untrained(settings: FitSettings, features: tuple[str, ...], mean: Float64s, scale: Float64s) -> Model:
     """Return the model with its reservoir and the features' scale, and a readout of zeros: what evaluate fits too."""
+    shortest, longest = settings.time_constant_events_min, settings.time_constant_events_max
     reservoir = draw(
-        "cyclic",
+        settings.topology,
         settings.seed,
         units=settings.units,
         inputs=len(features),
         fan_in=settings.fan_in,
-        spectral_radius=settings.spectral_radius,
-        time_constant_events_min=settings.time_constant_events_min,
-        time_constant_events_max=settings.time_constant_events_max,
+        spectral_radius=settings.drawn_radius,
+        input_scale=settings.input_scale,
+        bias_scale=settings.bias_scale,
+        time_constant_events_min=shortest,
+        time_constant_events_max=longest,
+        time_base=settings.time_base,
+        time_constant_s_min=shortest,
+        time_constant_s_max=longest,
     )
+    leak = reservoir.leak if settings.leak is None else np.full(settings.units, settings.leak, dtype=np.float32)
+    columns = settings.units + len(features) * (len(settings.memory_averages) + settings.memory_lags + 1) + 1
     outputs = OUTPUTS_PER_HORIZON * len(settings.horizons)
     return Model(
         name=settings.name,
         version=settings.version,
-        topology="cyclic",
+        topology=settings.topology,
         seed=settings.seed,
         recurrent=reservoir.recurrent,
         connections=reservoir.connections,
         input_weights=reservoir.input_weights,
         bias=reservoir.bias,
-        leak=reservoir.leak,
+        leak=leak,
         features=features,
         feature_mean=mean,
         feature_scale=scale,
         clip=settings.clip,
         horizons=settings.horizons,
-        readout=np.zeros((outputs, settings.units + len(features) + 1), dtype=np.float32),
+        readout=np.zeros((outputs, columns), dtype=np.float32),
         calibration=(Calibration(),) * len(settings.horizons),
         rebuild_ticks=REBUILD_TICKS_MAX,
         demonstration=settings.demonstration,
+        time_base=settings.time_base,
+        memory_gains=np.array(settings.memory_gains, dtype=np.float32),
+        memory_lags=settings.memory_lags,
         notice=settings.notice,
     )
 
@@ -118,27 +144,41 @@ def _readout(weights: Float64s, horizons: tuple[Horizon, ...]) -> Float32s:
     return kept
 
 
-def _calibration(
-    horizon: Horizon, found: Survey, index: int, scores: tuple[SegmentScores, SegmentScores]
-) -> Calibration:
+def _calibration(horizon: Horizon, found: Survey, index: int, skill: HorizonSkill) -> Calibration:
     """Return how a horizon's outputs become a forecast, from all rows that were foretold."""
-    validation, test = scores
-    direction = validation.direction.plus(test.direction)
+    downs, ups = OrderedHistogram(), OrderedHistogram()
+    for ranking in skill.by_block:
+        downs.counts += ranking.negatives.counts
+        ups.counts += ranking.positives.counts
     moved_slope, moved_offset = 0.0, 0.0
     if horizon.kind != HorizonKind.NEXT_MOVE:
-        moved = validation.moved.plus(test.moved)
-        moved_slope, moved_offset = fit_logistic(moved.negatives, moved.positives)
+        moved_slope, moved_offset = fit_logistic(skill.moved.negatives, skill.moved.positives)
         moved_offset -= moved_slope * found.moved[index]
-    rows = validation.raw_returns.rows + test.raw_returns.rows
-    squared = validation.raw_returns.squared + test.raw_returns.squared
     scale = found.ranges[index].scale
     return Calibration(
         return_scale=_rounded(scale),
-        deviation=_rounded(scale * (squared / rows) ** 0.5),
-        direction_slope=fit_slope(direction.negatives, direction.positives),
+        deviation=_rounded(scale * skill.raw_returns.deviation),
+        direction_slope=fit_slope(downs, ups),
         direction_offset=0.0,
         moved_slope=moved_slope,
         moved_offset=_rounded(moved_offset),
+    )
+
+
+def _survey_as_json(found: Survey) -> dict[str, Any]:
+    """Return *found* as JSON, which holds every bit of a float64."""
+    return {**asdict(found), "mean": found.mean.tolist(), "scale": found.scale.tolist()}
+
+
+def _survey_of(kept: dict[str, Any]) -> Survey:
+    return Survey(
+        rows=tuple(kept["rows"]),
+        features=tuple(kept["features"]),
+        mean=np.array(kept["mean"]),
+        scale=np.array(kept["scale"]),
+        ranges=tuple(ReturnRange(**one) for one in kept["ranges"]),
+        moved=tuple(kept["moved"]),
+        up=tuple(kept["up"]),
     )
 
 

@@ -1,9 +1,10 @@
-"""One stream with its labels, cut into training, validation and test by time, with purging.
+"""Rows of one stream with their labels, cut into blocks of time, with purging.
 
-    a row belongs to a segment when both its stamp and the stamp at which its last label is known lie inside it
-    so no label of an earlier segment was known only in a later one, and nothing is ever shuffled
+    a row belongs to a block when both its stamp and the stamp at which its last label is known lie inside it
+    so no label of an earlier block was known only in a later one, and nothing is ever shuffled
 
-Rows without every label, and the first WASHOUT_TICKS of a stream, belong to no segment.
+Rows without every label, and the first WASHOUT_TICKS of a stream, belong to no block; those with a label of their own
+can still be foretold. A clock that steps back counts as no time.
 """
 
 from __future__ import annotations
@@ -16,39 +17,58 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_kernels.model import Horizon
-from penstock_tuning.model.recordings import Stream
 from penstock_tuning.model.settings import WASHOUT_TICKS
-from penstock_tuning.model.targets import Targets, make_targets, stamps
+from penstock_tuning.model.spool import Stream
+from penstock_tuning.model.targets import Targets, targets_of
 
-TRAIN: Final = 0
-VALIDATION: Final = 1
-TEST: Final = 2
 NO_SEGMENT: Final = -1
-SEGMENT_NAMES: Final = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """A stream, its labels and where each row belongs.
+    """Consecutive rows of a stream, their labels and where each row belongs.
 
     Attributes:
-        targets: one per horizon.
-        segment: shape (ticks,), int8; TRAIN, VALIDATION, TEST or NO_SEGMENT.
+        stream: all of it.
+        start: the first of the rows.
+        targets: one per horizon, of these rows.
+        segment: the number of the block, or NO_SEGMENT, shape (rows,), int8.
     """
 
     stream: Stream
     targets: tuple[Targets, ...]
     segment: NDArray[np.int8]
+    start: int = 0
+
+    @property
+    def settled(self) -> NDArray[np.bool_]:
+        """Which rows are past the stream's washout, shape (rows,)."""
+        return np.arange(self.start, self.start + len(self.segment)) >= WASHOUT_TICKS
 
 
-def label(stream: Stream, horizons: Sequence[Horizon], boundaries_ns: Sequence[int]) -> Labelled:
-    """Return *stream* with its labels, cut at the two *boundaries_ns* (Unix; a boundary opens the later segment)."""
-    targets = tuple(make_targets(stream.ticks, horizon) for horizon in horizons)
-    stamp = stamps(stream.ticks)
+def label(
+    stream: Stream,
+    horizons: Sequence[Horizon],
+    boundaries_ns: Sequence[int],
+    start: int = 0,
+    stop: int | None = None,
+) -> Labelled:
+    """Return the rows from *start* to before *stop* (None: all from there on) with their labels.
+
+    Args:
+        stream: what the rows are of.
+        horizons: what to label.
+        boundaries_ns: between the blocks, Unix; a boundary opens the later one.
+        start: the first row.
+        stop: the row after the last one.
+    """
+    stop = len(stream.ticks) if stop is None else stop
+    targets = tuple(targets_of(stream.line, horizon, start, stop) for horizon in horizons)
+    stamp = stream.line.stamp[start:stop]
     known_ns = np.max([one.known_ns for one in targets], axis=0)
     segment = np.searchsorted(boundaries_ns, stamp, side="right").astype(np.int8)
     spans = np.searchsorted(boundaries_ns, known_ns, side="right") != segment
     unlabelled = ~np.all([one.known for one in targets], axis=0)
     segment[spans | unlabelled] = NO_SEGMENT
-    segment[:WASHOUT_TICKS] = NO_SEGMENT
-    return Labelled(stream, targets, segment)
+    segment[: max(0, WASHOUT_TICKS - start)] = NO_SEGMENT
+    return Labelled(stream, targets, segment, start)

@@ -1,8 +1,11 @@
-"""Two passes over the design: sums for the readouts, then the scores of rows that came after those fitted on.
+"""Ridge readouts by the prequential protocol, from sums alone: each block is foretold by what came before it.
 
-    gather    one Gram per segment, of columns [x, features, 1, targets]
-    fit       penalties by the validation rows' squared error; readouts of train, train + validation, and all rows
-    score     validation rows by the readout of train, test rows by the readout of train + validation
+    begin(block)    readouts of all earlier blocks, one for each penalty on trial
+    add             the block's own rows to a sum of their own, of columns [x, m, u, 1, targets]
+    end(block)      each trial's squared error on the block, from its sum; then it joins the past
+
+An output's penalty in a block is the one with the least squared error over the earlier blocks from FIRST_FOLD on, and
+in the end over all of them: no row takes part in the choice that foretells it. Memory is two sums, however many rows.
 
 Targets of a horizon, in the order of the model's outputs: return (winsorised, in units of its range), direction
 (-1, 0, 1) and moved (0, 1).
@@ -10,196 +13,168 @@ Targets of a horizon, in the order of the model's outputs: return (winsorised, i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from os import cpu_count
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock_kernels.compiled import Float32s, Float64s
-from penstock_kernels.drive import new_place, run_design
-from penstock_kernels.model import OUTPUTS_PER_HORIZON, Horizon
-from penstock_kernels.packed import PackedModel
+from penstock_kernels.model import OUTPUTS_PER_HORIZON
 from penstock_tuning.model.gram import Gram
-from penstock_tuning.model.labelled import TEST, TRAIN, VALIDATION, Labelled, label
-from penstock_tuning.model.progress import Progress
-from penstock_tuning.model.recordings import Recordings
-from penstock_tuning.model.ridge import apply, solve, squared_error
-from penstock_tuning.model.scores import Ranking, SegmentScores, queue_imbalance
-from penstock_tuning.model.settings import PENALTIES
-from penstock_tuning.model.survey import ReturnRange, Survey
+from penstock_tuning.model.ridge import solve, squared_error
+from penstock_tuning.model.settings import BLOCKS, FIRST_FOLD, FitSettings
+from penstock_tuning.model.survey import ReturnRange
+from penstock_tuning.model.targets import Targets
 
-BLOCK_TICKS: Final = 2_048
-STREAMS_NAMED_MAX: Final = 8  # Scores are kept per stream up to so many instruments.
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """What both passes need."""
-
-    recordings: Recordings
-    horizons: tuple[Horizon, ...]
-    boundaries_ns: tuple[int, ...]
-    survey: Survey
-    packed: PackedModel  # With the reservoir and the features' scale; its readout plays no part.
-    units: int
-    columns: int  # Of the design: units + inputs + 1.
+MODEL: Final = "model"
+LINEAR_MEMORY: Final = "linear_memory_ridge"
+FEATURES: Final = "features_ridge"
+THREADS_MAX: Final = 4  # Each solves for one penalty, in memory of its own.
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
+class Penalty:
+    """Relative to the rows."""
+
+    units: float
+    linear_share: float = 1.0  # Of the columns [m, u]: a share of the units' penalty.
+
+    @property
+    def linear(self) -> float:
+        """The penalty of the columns [m, u]."""
+        return self.units * self.linear_share
+
+
+@dataclass(frozen=True)
+class Family:
+    """Readouts of the same columns: the model's, or a baseline's that sees the last ones alone."""
+
+    name: str
+    first: int  # Column.
+    trials: tuple[Penalty, ...]
+
+
+def families_of(settings: FitSettings, memory_columns: int, *, baselines: bool = True) -> tuple[Family, ...]:
+    """Return the model's family and, with *baselines*, those of the linear memory and of the tick's features."""
+    trials = tuple(Penalty(one, share) for one in settings.penalties for share in settings.linear_penalties)
+    families = [Family(MODEL, 0, trials)]
+    if baselines:
+        plain = tuple(Penalty(one) for one in settings.penalties)
+        if memory_columns:
+            families.append(Family(LINEAR_MEMORY, settings.units, plain))
+        families.append(Family(FEATURES, settings.units + memory_columns, plain))
+    return tuple(families)
+
+
 class Readouts:
-    """Weights of shape (outputs, columns) by what they were fitted on."""
+    """Sums, errors and trials of one walk over the blocks.
 
-    penalties: tuple[float, ...]  # One per output.
-    train: Float64s
-    earlier: Float64s  # Train and validation.
-    all: Float64s
-    linear_train: Float64s  # On the features of the tick alone: the baseline.
-    linear_earlier: Float64s
-
-
-def blocks(task: Task, stage: str, on_progress: Progress) -> Iterator[tuple[Labelled, int, Float32s]]:
-    """Yield each stream's design block by block: its labels, the first row of the block, rows of shape (any, columns).
-
-    A block is overwritten by the next one.
+    Attributes:
+        families: what is fitted.
+        errors: of each family, sums of squared errors by block, trial and output, shape (BLOCKS, trials, outputs).
+        totals: of the targets' squares by block, shape (BLOCKS, outputs): the errors of a forecast of 0.
+        rows: summed by block, shape (BLOCKS,).
     """
-    memory = np.empty((BLOCK_TICKS, task.columns), dtype=np.float32)
-    done = 0
-    for stream in task.recordings.streams():
-        labelled = label(stream, task.horizons, task.boundaries_ns)
-        place = new_place(task.packed)
-        for start in range(0, len(stream.ticks), BLOCK_TICKS):
-            ticks = stream.ticks[start : start + BLOCK_TICKS]
-            yield labelled, start, run_design(task.packed, ticks, place, memory[: len(ticks)])
-            done += len(ticks)
-            on_progress(stage, done, task.recordings.ticks)
+
+    def __init__(self, families: Sequence[Family], units: int, columns: int, horizons: int) -> None:
+        """Take the design's *units* and *columns*."""
+        self.families = tuple(families)
+        self.columns = columns
+        self.outputs = OUTPUTS_PER_HORIZON * horizons
+        self._units = units
+        self._past = Gram(columns + self.outputs)
+        self._own = Gram(columns + self.outputs)
+        self.errors = {one.name: np.zeros((BLOCKS, len(one.trials), self.outputs)) for one in self.families}
+        self.totals = np.zeros((BLOCKS, self.outputs))
+        self.rows = np.zeros(BLOCKS, dtype=np.int64)
+        self._weights: dict[str, list[Float64s]] = {}
+
+    def begin(self, block: int) -> None:
+        """Solve for every trial, from the rows before *block*."""
+        self._weights = {}
+        if block >= FIRST_FOLD:
+            for family in self.families:
+                self._weights[family.name] = self._solved(family)
+
+    def weights(self, block: int, family: Family) -> Float64s:
+        """Return the readout that foretells *block*, at least FIRST_FOLD + 1, shape (outputs, columns)."""
+        return _picked(self._weights[family.name], self.chosen(block, family), family)
+
+    def add(self, design: Float32s, targets: Float32s) -> None:
+        """Add rows of the block, shapes (rows, columns) and (rows, outputs)."""
+        self._own.add(np.concatenate([design, targets], axis=1))
+
+    def end(self, block: int) -> None:
+        """Note the errors on the rows of *block*, which become past."""
+        for family in self.families:
+            for trial, weights in enumerate(self._weights.get(family.name, [])):
+                self.errors[family.name][block, trial] = squared_error(self._own, self.columns, weights)
+        targets = np.arange(self.columns, self.columns + self.outputs)
+        self.totals[block] = self._own.sums[targets, targets]
+        self.rows[block] = self._own.rows
+        self._past.sums += self._own.sums
+        self._past.rows += self._own.rows
+        self._own.sums[:] = 0.0
+        self._own.rows = 0
+
+    def chosen(self, block: int, family: Family) -> list[Penalty]:
+        """Return each output's penalty, by the errors of the blocks before *block*."""
+        errors = self.errors[family.name][FIRST_FOLD:block].sum(axis=0)
+        return [family.trials[index] for index in np.argmin(errors, axis=0)]
+
+    def final(self, family: Family) -> tuple[Float64s, list[Penalty]]:
+        """Return the readout of all rows, shape (outputs, columns), and its penalties."""
+        chosen = self.chosen(BLOCKS, family)
+        return _picked(self._solved(family, set(chosen)), chosen, family), chosen
+
+    def _solved(self, family: Family, wanted: set[Penalty] | None = None) -> list[Float64s]:
+        """Solve for the *wanted* trials, all of them where None; another one has an empty array."""
+
+        def one(trial: Penalty) -> Float64s:
+            if wanted is not None and trial not in wanted:
+                return np.empty((0, 0))
+            return solve(
+                self._past,
+                self.columns,
+                trial.units,
+                first=family.first,
+                linear_from=self._units,
+                linear=trial.linear_share if family.first < self._units else 1.0,
+            )
+
+        with ThreadPoolExecutor(min(THREADS_MAX, cpu_count() or 1)) as pool:
+            return list(pool.map(one, family.trials))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all that a continuation needs, by name."""
+        kept: dict[str, NDArray[Any]] = {f"errors.{name}": errors for name, errors in self.errors.items()}
+        kept |= {"totals": self.totals, "rows": self.rows, "past": self._past.sums, "own": self._own.sums}
+        kept["gram_rows"] = np.array([self._past.rows, self._own.rows], dtype=np.int64)
+        return kept
+
+    def restore(self, kept: dict[str, NDArray[Any]]) -> None:
+        """Go on from *kept*, which ``arrays`` of equal settings gave."""
+        for name, errors in self.errors.items():
+            errors[:] = kept[f"errors.{name}"]
+        self.totals[:], self.rows[:] = kept["totals"], kept["rows"]
+        self._past.sums[:], self._own.sums[:] = kept["past"], kept["own"]
+        self._past.rows, self._own.rows = (int(one) for one in kept["gram_rows"])
 
 
-def target_columns(labelled: Labelled, rows: slice, ranges: Sequence[ReturnRange]) -> Float32s:
-    """Return the targets of *rows*, shape (rows, OUTPUTS_PER_HORIZON * horizons)."""
+def target_columns(targets: Sequence[Targets], kept: NDArray[np.bool_], ranges: Sequence[ReturnRange]) -> Float32s:
+    """Return the targets of the *kept* rows, shape (rows, OUTPUTS_PER_HORIZON * horizons)."""
     columns = []
-    for targets, limits in zip(labelled.targets, ranges, strict=True):
-        direction = targets.direction[rows].astype(np.float32)
-        limited = np.clip(targets.returns[rows], limits.low, limits.high) / limits.scale
+    for one, limits in zip(targets, ranges, strict=True):
+        direction = one.direction[kept].astype(np.float32)
+        limited = np.clip(one.returns[kept], limits.low, limits.high) / limits.scale
         columns += [limited.astype(np.float32), direction, np.abs(direction)]
     return np.stack(columns, axis=1)
 
 
-def gather(task: Task, on_progress: Progress) -> tuple[Gram, Gram, Gram]:
-    """Return the sums of the train, validation and test rows."""
-    outputs = OUTPUTS_PER_HORIZON * len(task.horizons)
-    grams = tuple(Gram(task.columns + outputs) for _ in range(3))
-    for labelled, start, design in blocks(task, "adding up", on_progress):
-        rows = slice(start, start + len(design))
-        segment = labelled.segment[rows]
-        targets = target_columns(labelled, rows, task.survey.ranges)
-        for which in (TRAIN, VALIDATION, TEST):
-            kept = segment == which
-            if kept.any():
-                grams[which].add(np.concatenate([design[kept], targets[kept]], axis=1))
-    return grams[0], grams[1], grams[2]
-
-
-def fit(task: Task, grams: tuple[Gram, Gram, Gram], on_progress: Progress) -> Readouts:
-    """Choose each output's penalty on the validation rows and solve for all readouts."""
-    train, validation, test = grams
-    earlier = train.plus(validation)
-    steps = 2 * len(PENALTIES) + 1
-    trials = {}
-    for step, penalty in enumerate(PENALTIES):
-        trials[penalty] = solve(train, task.columns, penalty)
-        on_progress("solving", step + 1, steps)
-    penalties, chosen = _best(trials, validation, task.columns)
-    linear_trials = {penalty: solve(train, task.columns, penalty, first=task.units) for penalty in PENALTIES}
-    linear_penalties, linear_chosen = _best(linear_trials, validation, task.columns)
-    readouts = Readouts(
-        penalties=penalties,
-        train=chosen,
-        earlier=_solve_each(earlier, task, penalties),
-        all=_solve_each(earlier.plus(test), task, penalties),
-        linear_train=linear_chosen,
-        linear_earlier=_solve_each(earlier, task, linear_penalties, first=task.units),
-    )
-    on_progress("solving", steps, steps)
-    return readouts
-
-
-def _best(trials: dict[float, Float64s], validation: Gram, columns: int) -> tuple[tuple[float, ...], Float64s]:
-    """Return each output's penalty with the least squared error on the validation rows, and the weights at it."""
-    names = list(trials)
-    errors = np.array([squared_error(validation, columns, weights) for weights in trials.values()])
-    best = np.argmin(errors, axis=0)
-    weights = np.stack([trials[names[index]][output] for output, index in enumerate(best)])
-    return tuple(names[index] for index in best), weights
-
-
-def _solve_each(gram: Gram, task: Task, penalties: Sequence[float], first: int = 0) -> Float64s:
-    """Solve each output with its own penalty."""
-    solved = {penalty: solve(gram, task.columns, penalty, first=first) for penalty in set(penalties)}
-    return np.stack([solved[penalty][output] for output, penalty in enumerate(penalties)])
-
-
-def score(task: Task, readouts: Readouts, on_progress: Progress) -> list[tuple[SegmentScores, SegmentScores]]:
-    """Return, per horizon, how the validation and the test rows were foretold."""
-    scores = [(SegmentScores(), SegmentScores()) for _ in task.horizons]
-    weights = {VALIDATION: readouts.train.T.copy(), TEST: readouts.earlier.T.copy()}
-    linear = {VALIDATION: readouts.linear_train.T.copy(), TEST: readouts.linear_earlier.T.copy()}
-    names = sorted({name for one in task.recordings.all for name in one.instruments})
-    named = len(names) <= STREAMS_NAMED_MAX
-    for labelled, start, design in blocks(task, "scoring what came later", on_progress):
-        rows = slice(start, start + len(design))
-        segment = labelled.segment[rows]
-        imbalance = queue_imbalance(labelled.stream.ticks[rows])
-        for which in (VALIDATION, TEST):
-            kept = segment == which
-            if not kept.any():
-                continue
-            outputs = np.empty((int(kept.sum()), weights[which].shape[1]))
-            linear_outputs = np.empty_like(outputs)
-            apply(design[kept], weights[which], outputs)
-            apply(design[kept], linear[which], linear_outputs)
-            for index in range(len(task.horizons)):
-                _score_horizon(
-                    scores[index][which - VALIDATION],
-                    task.survey,
-                    index,
-                    labelled,
-                    np.flatnonzero(kept) + start,
-                    outputs[:, index * OUTPUTS_PER_HORIZON :],
-                    linear_outputs[:, index * OUTPUTS_PER_HORIZON :],
-                    imbalance[kept],
-                    labelled.stream.name if named else None,
-                )
-    return scores
-
-
-def _score_horizon(
-    scores: SegmentScores,
-    survey: Survey,
-    index: int,
-    labelled: Labelled,
-    rows: NDArray[np.int64],
-    outputs: Float64s,
-    linear_outputs: Float64s,
-    imbalance: Float64s,
-    name: str | None,
-) -> None:
-    """Add *rows* of one horizon; *outputs* start with its return, direction and moved."""
-    targets, limits = labelled.targets[index], survey.ranges[index]
-    direction = targets.direction[rows]
-    moved = direction != 0
-    up = direction[moved] > 0
-    raw = targets.returns[rows]
-    limited = np.clip(raw, limits.low, limits.high)
-    scores.direction.add(outputs[moved, 1], up)
-    scores.moved.add(outputs[:, 2] - survey.moved[index], moved)
-    scores.returns.add(limited / limits.scale, outputs[:, 0])
-    scores.raw_returns.add(raw / limits.scale, outputs[:, 0])
-    scores.imbalance.add(imbalance[moved], up)
-    scores.linear_direction.add(linear_outputs[moved, 1], up)
-    scores.linear_returns.add(limited / limits.scale, linear_outputs[:, 0])
-    if name is not None:
-        own_direction, own_imbalance = scores.by_stream.setdefault(name, (Ranking(), Ranking()))
-        own_direction.add(outputs[moved, 1], up)
-        own_imbalance.add(imbalance[moved], up)
+def _picked(solved: Sequence[Float64s], chosen: Sequence[Penalty], family: Family) -> Float64s:
+    """Return each output's weights at its own penalty, shape (outputs, columns)."""
+    return np.stack([solved[family.trials.index(penalty)][output] for output, penalty in enumerate(chosen)])

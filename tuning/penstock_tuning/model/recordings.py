@@ -57,6 +57,7 @@ class Recordings:
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = sorted(sources, key=lambda one: (one.recording.first_ns, one.recording.sha256))
         self.all: tuple[Recording, ...] = tuple(one.recording for one in self._sources)
+        self._held: tuple[int, list[Stream]] | None = None  # The last one read, so that a long file is laid out once.
 
     @property
     def ticks(self) -> int:
@@ -65,24 +66,27 @@ class Recordings:
 
     def read(self, index: int) -> list[Stream]:
         """Return the streams of recording *index* of ``all``."""
-        return self._sources[index].read()
+        if self._held is None or self._held[0] != index:
+            self._held = None  # Before the next one is laid out.
+            self._held = (index, self._sources[index].read())
+        return self._held[1]
 
     def streams(self) -> Iterator[Stream]:
         """Yield every stream, recording by recording."""
-        for source in self._sources:
-            yield from source.read()
+        for index in range(len(self._sources)):
+            yield from self.read(index)
 
     def of(self, name: str) -> Iterator[tuple[Recording, Stream]]:
         """Yield the streams of the instrument *name*, in order of time, each with its recording."""
-        for source in self._sources:
-            if name in source.recording.instruments:
-                for stream in source.read():
+        for index, recording in enumerate(self.all):
+            if name in recording.instruments:
+                for stream in self.read(index):
                     if stream.name == name:
-                        yield source.recording, stream
+                        yield recording, stream
 
     def first_streams(self) -> list[Stream]:
         """Return the streams of the earliest recording."""
-        return self._sources[0].read()
+        return self.read(0)
 
     def quantile_times_ns(self, shares: Sequence[float]) -> list[int]:
         """Return the ts_recv before which about each of *shares* of all ticks lie, in Unix ns.

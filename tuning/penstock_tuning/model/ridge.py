@@ -23,7 +23,9 @@ class RidgeError(ArithmeticError):
     """The sums have no positive definite matrix, whatever the penalty: the design holds no information."""
 
 
-def solve(gram: Gram, inputs: int, penalty: float, *, first: int = 0) -> Float64s:
+def solve(
+    gram: Gram, inputs: int, penalty: float, *, first: int = 0, linear_from: int | None = None, linear: float = 1.0
+) -> Float64s:
     """Return the ridge weights of every target.
 
     Args:
@@ -31,6 +33,8 @@ def solve(gram: Gram, inputs: int, penalty: float, *, first: int = 0) -> Float64
         inputs: how many columns are the design.
         first: leave out the design's columns before this one.
         penalty: relative to the rows; at least 0.
+        linear_from: the design's columns from this one on have another penalty; None for the same.
+        linear: their penalty, as a share of the others'.
 
     Returns:
         Shape (targets, inputs), float64; 0 in the columns left out.
@@ -43,7 +47,10 @@ def solve(gram: Gram, inputs: int, penalty: float, *, first: int = 0) -> Float64
     matrix = np.zeros((size, size))
     matrix[:kept, :kept] = gram.sums[first:inputs, first:inputs]
     diagonal = np.arange(kept - 1)
-    matrix[diagonal, diagonal] += penalty * gram.rows
+    shares = np.ones(kept - 1)
+    if linear_from is not None:
+        shares[max(0, linear_from - first) :] = linear
+    matrix[diagonal, diagonal] += penalty * gram.rows * shares
     spare = np.arange(kept, size)
     matrix[spare, spare] = 1.0
     _factor(matrix)

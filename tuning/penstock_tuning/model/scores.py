@@ -81,20 +81,6 @@ class Errors:
         return sqrt(self.squared / self.rows) if self.rows else 0.0
 
 
-@dataclass
-class SegmentScores:
-    """Of one horizon in one held-out segment."""
-
-    direction: Ranking = field(default_factory=Ranking)  # Among rows that moved; positive is up.
-    moved: Ranking = field(default_factory=Ranking)
-    returns: Errors = field(default_factory=Errors)  # Winsorised, in units of the return output.
-    raw_returns: Errors = field(default_factory=Errors)  # As they were, in the same unit.
-    imbalance: Ranking = field(default_factory=Ranking)  # The queue imbalance, unfitted, as a score of direction.
-    linear_direction: Ranking = field(default_factory=Ranking)  # A ridge on the features of the tick alone.
-    linear_returns: Errors = field(default_factory=Errors)
-    by_stream: dict[str, tuple[Ranking, Ranking]] = field(default_factory=dict)  # Direction, imbalance.
-
-
 def queue_imbalance(ticks: NDArray[np.void]) -> Float64s:
     """Return (bid size - ask size) / (bid size + ask size) of each tick, shape (ticks,).
 

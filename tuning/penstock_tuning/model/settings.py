@@ -12,21 +12,16 @@ from math import isfinite
 from typing import Final
 
 from penstock_kernels.elementary import exp
-from penstock_kernels.model import Horizon
+from penstock_kernels.model import FAN_IN_MAX, MEMORY_GAINS_MAX, MEMORY_LAGS_MAX, TIME_BASES, TOPOLOGIES, Horizon
 from penstock_tuning.model.errors import TrainingError
 from penstock_tuning.model.horizons import parse_horizons
 
 UNITS_MIN: Final = 16
 UNITS_MAX: Final = 8_192
-FAN_IN_MAX: Final = 64  # What a model file may hold.
-MEMORY_AVERAGES_MAX: Final = 16
-MEMORY_LAGS_MAX: Final = 64
 TIME_CONSTANT_MAX: Final = 1e6
 SCALE_MAX: Final = 100.0
 PENALTIES_MAX: Final = 32
 CLIP_MAX: Final = 1e3
-TOPOLOGIES: Final = ("cyclic", "sparse", "dense")
-TIME_BASES: Final = ("events", "seconds")
 
 DEFAULT_HORIZONS: Final = "next,100ms,50ev"
 DEFAULT_TOPOLOGY: Final = "cyclic"
@@ -165,9 +160,9 @@ class FitSettings:
             raise TrainingError(
                 f"leak is counted per event: leak={self.leak}, time-base={self.time_base}; give time constants instead"
             )
-        if len(self.memory_averages) > MEMORY_AVERAGES_MAX or not _grow(self.memory_averages, 1.0):
+        if len(self.memory_averages) > MEMORY_GAINS_MAX or not _grow(self.memory_averages, 1.0):
             raise TrainingError(
-                f"memory averages must be at most {MEMORY_AVERAGES_MAX} time constants of at least 1 event that grow: "
+                f"memory averages must be at most {MEMORY_GAINS_MAX} time constants of at least 1 event that grow: "
                 f"memory-averages={_listed(self.memory_averages)}; 2,5,10,30 is usual"
             )
         if not 0 <= self.memory_lags <= MEMORY_LAGS_MAX:

@@ -1,6 +1,6 @@
-"""The first look at the training segment: which features live, their scale, and the range of the returns.
+"""The first look at the ticks: which features live, their scale, and the range of the returns.
 
-everything here comes from training rows alone: nothing later is ever looked at
+everything here comes from the first SURVEY_BLOCKS blocks, which no skill is measured on, but the counts of later rows
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from numpy.typing import NDArray
 from penstock_kernels.compiled import Float64s
 from penstock_kernels.drive import run_raw_features
 from penstock_kernels.features import FEATURE_NAMES, RUNNING_WORDS
-from penstock_kernels.model import Horizon, HorizonKind
+from penstock_kernels.model import Horizon
 from penstock_tuning.model.errors import TrainingError
 from penstock_tuning.model.gram import Gram
-from penstock_tuning.model.labelled import SEGMENT_NAMES, TRAIN, label
+from penstock_tuning.model.labelled import label
 from penstock_tuning.model.ordered_histogram import OrderedHistogram
 from penstock_tuning.model.progress import Progress
 from penstock_tuning.model.recordings import Recordings
-from penstock_tuning.model.settings import WINSORISED
+from penstock_tuning.model.settings import BLOCKS, SURVEY_BLOCKS, WINSORISED
+from penstock_tuning.model.spool import walk_ranges
 
-ROWS_MIN: Final = 1_000  # Labelled rows in the training segment.
-LATER_ROWS_MIN: Final = 200  # In the validation and in the test segment.
+ROWS_MIN: Final = 500  # Labelled rows in the first SURVEY_BLOCKS blocks.
+LATER_ROWS_MIN: Final = 50  # In each later block.
 BLOCK_TICKS: Final = 16_384
 _CONSTANT: Final = 1e-6  # A feature with less deviation, against its size, does not vary.
 
@@ -46,10 +47,10 @@ class ReturnRange:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What the training segment looks like.
+    """What the first blocks look like.
 
     Attributes:
-        rows: labelled rows by segment.
+        rows: labelled rows by block.
         features: names of those that vary, in their order.
         mean: of them, shape (features,).
         scale: their standard deviations, shape (features,).
@@ -58,7 +59,7 @@ class Survey:
         up: share of the moves that went up, one per horizon.
     """
 
-    rows: tuple[int, int, int]
+    rows: tuple[int, ...]
     features: tuple[str, ...]
     mean: Float64s
     scale: Float64s
@@ -68,44 +69,65 @@ class Survey:
 
 
 def survey(
-    recordings: Recordings, horizons: Sequence[Horizon], boundaries_ns: Sequence[int], on_progress: Progress
+    recordings: Recordings,
+    horizons: Sequence[Horizon],
+    boundaries_ns: Sequence[int],
+    on_progress: Progress,
+    blocks: int = BLOCKS,
 ) -> Survey:
-    """Look at every stream once.
+    """Look once at every stream, up to the end of block number *blocks*.
 
     Raises:
         TrainingError: too few labelled ticks, a mid that never moves, or no feature that varies.
     """
-    counts = np.zeros(3, dtype=np.int64)
+    counts = np.zeros(BLOCKS, dtype=np.int64)
     moments = Gram(len(FEATURE_NAMES) + 1)
     returns = [OrderedHistogram() for _ in horizons]
-    moves = np.zeros((len(horizons), 2), dtype=np.int64)  # Down, up; in the training segment.
+    moves = np.zeros((len(horizons), 2), dtype=np.int64)  # Down, up; in the first blocks.
     done = 0
     for stream in recordings.streams():
-        labelled = label(stream, horizons, boundaries_ns)
-        counts += np.bincount(labelled.segment[labelled.segment >= 0], minlength=3)
-        training = labelled.segment == TRAIN
-        add_features(moments, stream.ticks, training)
-        for index, targets in enumerate(labelled.targets):
-            returns[index].add(targets.returns[training])
-            moves[index] += np.bincount(targets.direction[training].astype(np.int64) + 1, minlength=3)[[0, 2]]
-        done += len(stream.ticks)
-        on_progress("looking at the ticks", done, recordings.ticks)
-    _check(counts, moves, horizons, recordings)
+        running = np.zeros(RUNNING_WORDS)
+        seen = int(np.searchsorted(stream.line.stamp, boundaries_ns[SURVEY_BLOCKS - 1]))
+        end = len(stream.ticks)
+        if blocks < BLOCKS:
+            end = int(np.searchsorted(stream.line.stamp, boundaries_ns[blocks - 1]))
+        for start, stop in walk_ranges(0, end, BLOCK_TICKS):
+            labelled = label(stream, horizons, boundaries_ns, start, stop)
+            counts += np.bincount(labelled.segment[labelled.segment >= 0], minlength=BLOCKS)
+            if start < seen:
+                first = (labelled.segment >= 0) & (labelled.segment < SURVEY_BLOCKS)
+                add_features(moments, stream.ticks[start:stop], first, running)
+                for index, targets in enumerate(labelled.targets):
+                    returns[index].add(targets.returns[first])
+                    moves[index] += np.bincount(targets.direction[first].astype(np.int64) + 1, minlength=3)[[0, 2]]
+            done += stop - start
+            on_progress("looking at the ticks", done, recordings.ticks)
+    _check(counts[:blocks], moves, horizons, recordings)
     features, mean, scale = feature_scales(moments)
+    surveyed = int(counts[:SURVEY_BLOCKS].sum())
     return Survey(
-        rows=(int(counts[0]), int(counts[1]), int(counts[2])),
+        rows=tuple(int(one) for one in counts[:blocks]),
         features=features,
         mean=mean,
         scale=scale,
         ranges=tuple(_range(histogram) for histogram in returns),
-        moved=tuple(float(both.sum()) / int(counts[TRAIN]) for both in moves),
+        moved=tuple(float(both.sum()) / surveyed for both in moves),
         up=tuple(float(both[1]) / float(both.sum()) for both in moves),
     )
 
 
-def add_features(moments: Gram, ticks: NDArray[np.void], training: NDArray[np.bool_]) -> None:
-    """Add the raw features and a constant 1 of the *training* rows of one stream to *moments*, block by block."""
-    running = np.zeros(RUNNING_WORDS)
+def add_features(
+    moments: Gram, ticks: NDArray[np.void], training: NDArray[np.bool_], running: Float64s | None = None
+) -> None:
+    """Add the raw features and a constant 1 of the *training* rows to *moments*, block by block.
+
+    Args:
+        moments: of the features and the constant. Overwritten.
+        ticks: of one stream, in order.
+        training: which of them count, shape (ticks,).
+        running: where to go on in the stream, shape (RUNNING_WORDS,). Overwritten. None starts afresh.
+    """
+    running = np.zeros(RUNNING_WORDS) if running is None else running
     for start in range(0, len(ticks), BLOCK_TICKS):
         raw = run_raw_features(ticks[start : start + BLOCK_TICKS], running)
         kept = raw[training[start : start + BLOCK_TICKS]]
@@ -115,23 +137,30 @@ def add_features(moments: Gram, ticks: NDArray[np.void], training: NDArray[np.bo
 def _check(
     counts: NDArray[np.int64], moves: NDArray[np.int64], horizons: Sequence[Horizon], recordings: Recordings
 ) -> None:
-    names = ", ".join(one.name for one in horizons)
-    if any(one.kind == HorizonKind.NEXT_MOVE for one in horizons) and not counts.sum():
+    names = ",".join(one.name for one in horizons)
+    if not counts.sum():
         raise TrainingError(
             f"no tick has a label for every horizon: ticks={recordings.ticks}, horizons={names}; "
             "the mid never moves, or the recording ends too soon: record longer or leave out the longest horizon"
         )
-    for segment, least in enumerate((ROWS_MIN, LATER_ROWS_MIN, LATER_ROWS_MIN)):
-        if counts[segment] < least:
+    surveyed = int(counts[:SURVEY_BLOCKS].sum())
+    if surveyed < ROWS_MIN:
+        raise TrainingError(
+            f"too few ticks with labels in the first {SURVEY_BLOCKS} of {BLOCKS} blocks of time: rows={surveyed}, "
+            f"needed={ROWS_MIN}, ticks={recordings.ticks}, horizons={names}; give more or longer files, or shorter horizons"
+        )
+    for block in range(SURVEY_BLOCKS, len(counts)):
+        if counts[block] < LATER_ROWS_MIN:
             raise TrainingError(
-                f"too few ticks with labels in the {SEGMENT_NAMES[segment]} segment: rows={counts[segment]}, "
-                f"needed={least}, ticks={recordings.ticks}, horizons={names}; give more or longer files, or shorter horizons"
+                f"too few ticks with labels in block {block + 1} of {BLOCKS} of time: rows={counts[block]}, "
+                f"needed={LATER_ROWS_MIN}, ticks={recordings.ticks}, horizons={names}; "
+                "give more or longer files, or shorter horizons"
             )
     for horizon, both in zip(horizons, moves, strict=True):
         if not both.all():
             raise TrainingError(
-                f"the mid never moves {'down' if both[1] else 'up'} within horizon {horizon.name!r} in training: "
-                f"ups={both[1]}, downs={both[0]}; give more ticks or a longer horizon"
+                f"the mid never moves {'down' if both[1] else 'up'} within horizon {horizon.name!r} in the first "
+                f"{SURVEY_BLOCKS} of {BLOCKS} blocks: ups={both[1]}, downs={both[0]}; give more ticks or a longer horizon"
             )
 
 

@@ -1,4 +1,4 @@
-"""What a model file tells about its own making: data, protocol, skill beside its baselines.
+"""What a model file tells about its own making: data, protocol, skill with intervals beside its baselines.
 
 plain JSON numbers, texts, lists and objects; nothing of the clock, the machine or the folder it was made in
 """
@@ -8,42 +8,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from penstock_kernels.model import HorizonKind
-from penstock_tuning.model.calibrate import fit_slope
-from penstock_tuning.model.labelled import SEGMENT_NAMES
-from penstock_tuning.model.readouts import Readouts
+from penstock_kernels.model import OUTPUTS_PER_HORIZON, HorizonKind
+from penstock_tuning.model.block_pass import BlockPass
+from penstock_tuning.model.bootstrap import BOOTSTRAP_BLOCKS, COVERAGE, DRAWS
+from penstock_tuning.model.readouts import FEATURES, LINEAR_MEMORY, MODEL, Penalty
 from penstock_tuning.model.rebuild import REBUILD_TICKS_MAX, TOLERANCE
-from penstock_tuning.model.recordings import Recordings
-from penstock_tuning.model.scores import SegmentScores
 from penstock_tuning.model.settings import (
-    PENALTIES,
-    TRAIN_SHARE,
-    VALIDATION_SHARE,
+    BLOCKS,
+    FIRST_FOLD,
+    FIRST_TEST,
+    SURVEY_BLOCKS,
     WASHOUT_TICKS,
     WINSORISED,
     FitSettings,
 )
+from penstock_tuning.model.skill import IMBALANCE, HorizonSkill
 from penstock_tuning.model.survey import Survey
 
 CAVEAT: Final = "No figure includes costs, latency or market impact: none of them is a profit."
 PROTOCOL: Final = (
-    "Rows in order of time, never shuffled: the first part is fitted on, the next chooses the penalties, the last is the "
-    "test. A row whose label was known only after its part ended is left out. Skill is that of the test rows, by a "
-    "readout fitted on all rows before them; the model's own readout is then fitted on all rows with the same penalties."
+    "Rows in order of time, never shuffled, in ten blocks with about as many ticks each. Each of the last seven is foretold "
+    "by a readout of all earlier blocks, with the penalty that foretold those best in the same way; skill is that of "
+    "these seven. A row whose label was known only after its block ended is not fitted on. Scales and limits come from the "
+    "first three blocks. Intervals are those of a moving-block bootstrap, the same draws for every forecaster. The model's "
+    "own readout is then fitted on all rows."
 )
 
 
-def make_report(
-    recordings: Recordings,
-    settings: FitSettings,
-    boundaries_ns: Sequence[int],
-    found: Survey,
-    readouts: Readouts,
-    scores: Sequence[tuple[SegmentScores, SegmentScores]],
-    rebuild: Mapping[str, float | None],
-) -> dict[str, Any]:
-    """Return the training report of a model."""
-    outputs = len(readouts.penalties) // len(settings.horizons)
+def make_report(settings: FitSettings, work: BlockPass, rebuild: Mapping[str, float | None]) -> dict[str, Any]:
+    """Return the training report of a model from the finished *work*."""
+    recordings, found = work.task.recordings, work.task.survey
+    model_family = work.readouts.families[0]
+    penalties = work.readouts.chosen(BLOCKS, model_family)
     return {
         "caveat": CAVEAT,
         "data": [
@@ -59,17 +55,28 @@ def make_report(
         ],
         "protocol": {
             "text": PROTOCOL,
-            "shares": [TRAIN_SHARE, VALIDATION_SHARE, _round(1.0 - TRAIN_SHARE - VALIDATION_SHARE)],
-            "boundaries_ns": list(boundaries_ns),
+            "blocks": BLOCKS,
+            "surveyed_blocks": SURVEY_BLOCKS,
+            "penalties_from_block": FIRST_FOLD + 1,
+            "tested_from_block": FIRST_TEST + 1,
+            "boundaries_ns": list(work.task.boundaries_ns),
             "washout_ticks": WASHOUT_TICKS,
             "winsorised_quantiles": list(WINSORISED),
-            "penalties_tried": list(PENALTIES),
+            "penalties_tried": list(settings.penalties),
+            "linear_penalties_tried": list(settings.linear_penalties),
+            "bootstrap": {"blocks": BOOTSTRAP_BLOCKS, "draws": DRAWS, "coverage": COVERAGE},
         },
-        "rows": dict(zip(SEGMENT_NAMES, found.rows, strict=True)),
+        "rows_by_block": list(found.rows),
         "reservoir": {
-            "spectral_radius": settings.spectral_radius,
-            "time_constant_events": [settings.time_constant_events_min, settings.time_constant_events_max],
+            "recurrence": settings.recurrence,
+            "spectral_radius": settings.drawn_radius,
+            "time_base": settings.time_base,
+            "time_constants": [settings.time_constant_events_min, settings.time_constant_events_max],
+            "leak": settings.leak,
+            "input_scale": settings.input_scale,
+            "bias_scale": settings.bias_scale,
         },
+        "linear_memory": {"averages_events": list(settings.memory_averages), "lags": settings.memory_lags},
         "rebuild": {
             "tolerance": TOLERANCE,
             "ticks_max": REBUILD_TICKS_MAX,
@@ -78,7 +85,11 @@ def make_report(
         },
         "skill": {
             horizon.name: _skill(
-                found, index, scores[index], readouts.penalties[index * outputs : (index + 1) * outputs], horizon.kind
+                found,
+                index,
+                work.skills[index],
+                penalties[index * OUTPUTS_PER_HORIZON : (index + 1) * OUTPUTS_PER_HORIZON],
+                horizon.kind,
             )
             for index, horizon in enumerate(settings.horizons)
         },
@@ -86,40 +97,35 @@ def make_report(
 
 
 def _skill(
-    found: Survey,
-    index: int,
-    scores: tuple[SegmentScores, SegmentScores],
-    penalties: Sequence[float],
-    kind: HorizonKind,
+    found: Survey, index: int, skill: HorizonSkill, penalties: Sequence[Penalty], kind: HorizonKind
 ) -> dict[str, Any]:
-    validation, test = scores
-    slope = fit_slope(validation.direction.negatives, validation.direction.positives)
     always = kind == HorizonKind.NEXT_MOVE
+    auc_intervals, r2_intervals = skill.intervals()
+    log_loss, fair_coin, log_loss_rows = skill.log_loss()
+    names = [name for name in (MODEL, LINEAR_MEMORY, FEATURES, IMBALANCE) if name in skill.forecasters]
+    model = skill.forecasters[MODEL]
     return {
-        "direction_auc": {
-            "model": _round(test.direction.auc),
-            "features_ridge": _round(test.linear_direction.auc),
-            "queue_imbalance": _round(test.imbalance.auc),
-        },
+        "direction_auc": {name: _round(skill.forecasters[name].direction.auc) for name in names},
+        "direction_auc_intervals": auc_intervals,
         "direction_auc_by_instrument": {
             name: {"model": _round(direction.auc), "queue_imbalance": _round(imbalance.auc)}
-            for name, (direction, imbalance) in sorted(test.by_stream.items())
+            for name, (direction, imbalance) in sorted(skill.by_stream.items())
         },
         "direction_log_loss": {
-            "model": _round(test.direction.log_loss(slope, 0.0)),
-            "fair_coin": _round(test.direction.log_loss(0.0, 0.0)),
+            "model": _round(log_loss),
+            "fair_coin": _round(fair_coin),
+            "rows": log_loss_rows,
         },
-        "moved_auc": None if always else _round(test.moved.auc),
-        "return_r2": {
-            "model": _round(test.returns.explained),
-            "features_ridge": _round(test.linear_returns.explained),
-        },
-        "test_rows": test.returns.rows,
-        "test_moves": test.direction.total,
+        "moved_auc": None if always else _round(skill.moved.auc),
+        "return_r2": {name: _round(skill.forecasters[name].returns.explained) for name in names if name != IMBALANCE},
+        "return_r2_intervals": r2_intervals,
+        "test_rows": model.returns.rows,
+        "test_moves": model.direction.total,
         "moved_share": _round(found.moved[index]),
         "up_share": _round(found.up[index]),
         "winsorised": [_round(found.ranges[index].low), _round(found.ranges[index].high)],
-        "penalties": list(penalties),
+        "penalties": [one.units for one in penalties],
+        "linear_penalties": [one.linear for one in penalties],
     }
 
 
