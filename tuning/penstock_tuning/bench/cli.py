@@ -95,6 +95,14 @@ def _parser() -> argparse.ArgumentParser:
         names, "startup", "from start to serving and to the first prediction, compiled anew and from cache"
     )
     one.add_argument("--repeat", type=int, default=3, metavar="N", help="starts from the cache (default 3)")
+    one = _benchmark(
+        names, "kernels", "one tick per topology and size, against ReservoirPy, NumPy, SciPy and the floor"
+    )
+    one.add_argument("--rounds", type=int, default=9, metavar="N", help="all sides take turns; median of N (default 9)")
+    one.add_argument("--quick", action="store_true", help="small networks: to see that it works, not to publish")
+    one = _benchmark(names, "reference", "the field's reference tasks, beside ReservoirPy and what was published")
+    one.add_argument("--seeds", type=int, default=10, metavar="N", help="of each task and network (default 10)")
+    one.add_argument("--quick", action="store_true", help="small networks: to see that it works, not to publish")
     one = _benchmark(names, "all", "every benchmark, with one table at the end")
     one.add_argument("--quick", action="store_true", help="a tenth of everything: to see that it works, not to publish")
     return parser

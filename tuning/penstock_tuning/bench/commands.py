@@ -11,7 +11,7 @@ from typing import Any
 
 from penstock_tuning.bench import machine as machines
 from penstock_tuning.bench.errors import BenchError
-from penstock_tuning.bench.outcome import AIMS, Outcome, number_text
+from penstock_tuning.bench.outcome import Outcome, number_text
 from penstock_tuning.bench.processes import DaemonOptions, scratch_folder
 from penstock_tuning.bench.progress import Progress
 from penstock_tuning.bench.raw import check_raw_name, save_raw
@@ -61,7 +61,7 @@ def table(outcomes: list[Outcome]) -> str:
     """Return the figures that have aims as one table in Markdown."""
     lines = ["", "| benchmark | figure | aim | measured | |", "|---|---|---|---|---|"]
     for outcome in outcomes:
-        for aim in AIMS[outcome.name]:
+        for aim in outcome.aims:
             verdict = "met" if aim.met(outcome.figures) else "missed"
             measured = number_text(outcome.figures[aim.key])
             lines.append(f"| {outcome.name} | {aim.key} | {aim.words()} | {measured} | {verdict} |")
@@ -70,7 +70,7 @@ def table(outcomes: list[Outcome]) -> str:
 
 def _planned(options: Namespace) -> dict[str, Callable[[Bench], Outcome]]:
     """Return what is to be measured, with every option checked before anything starts."""
-    from penstock_tuning.bench import load, memory, round_trips, startup, throughput
+    from penstock_tuning.bench import kernel_times, load, memory, reference, round_trips, startup, throughput
 
     given = vars(options)
     share = 0.1 if given.get("quick") else 1.0
@@ -84,12 +84,16 @@ def _planned(options: Namespace) -> dict[str, Callable[[Bench], Outcome]]:
     full_speed = throughput.ThroughputSettings(number("count", 500_000), given.get("repeat", 3))
     held = memory.MemorySettings(number("count", 1_000_000))
     starts = startup.StartupSettings(given.get("repeat", 3))
+    tasks = reference.ReferenceSettings(given.get("seeds", 10), bool(given.get("quick")))
+    ticks = kernel_times.KernelSettings(given.get("rounds", 9), bool(given.get("quick")))
     measures: dict[str, Callable[[Bench], Outcome]] = {
         "load": lambda bench: load.measure(open_loop, bench),
         "grpc": lambda bench: round_trips.measure(grpc, bench),
         "throughput": lambda bench: throughput.measure(full_speed, bench),
         "memory": lambda bench: memory.measure(held, bench),
         "startup": lambda bench: startup.measure(starts, bench),
+        "reference": lambda bench: reference.measure(tasks, bench),
+        "kernels": lambda bench: kernel_times.measure(ticks, bench),
     }
     return {name: measures[name] for name in (NAMES if options.name == "all" else (options.name,))}
 

@@ -48,6 +48,13 @@ AIMS: Final[dict[str, tuple[Aim, ...]]] = {
     "throughput": (Aim("grpc_predictions_per_s", 100_000, at_least=True),),
     "memory": (Aim("growth_kib_over_million_ticks", 1024), Aim("engine_allocations", 0)),
     "startup": (Aim("second_serving_s", 5.0), Aim("first_serving_s", 30.0)),
+    "reference": (Aim("comparisons_missed", 0), Aim("memory_capacity_error", 0.5)),
+    "kernels": (
+        Aim("cyclic_1024_us", 1.5),
+        Aim("cyclic_1024_over_floor", 2.0),
+        Aim("ratio_1024_reservoirpy_degree10", 12.0, at_least=True),
+        Aim("ratio_1024_reservoirpy_default", 30.0, at_least=True),
+    ),
 }
 
 
@@ -61,6 +68,7 @@ class Outcome:
         conditions: under which they hold: ticks, placement, model and so on.
         shown: keys of *figures* for the table, in order.
         raw: one array per series.
+        lines: further text for people, under the figures.
     """
 
     name: str
@@ -68,31 +76,37 @@ class Outcome:
     conditions: dict[str, Any]
     shown: tuple[str, ...]
     raw: list[Raw] = field(default_factory=list)
+    lines: tuple[str, ...] = ()
+
+    @property
+    def aims(self) -> tuple[Aim, ...]:
+        """The aims of this benchmark whose figure was measured; a library beside us may not be installed."""
+        return tuple(aim for aim in AIMS[self.name] if self.figures.get(aim.key) is not None)
 
     @property
     def missed(self) -> list[str]:
         """A phrase for each aim that was missed."""
         return [
-            f"{aim.key} {aim.words()}, was {self.figures[aim.key]:g}"
-            for aim in AIMS[self.name]
-            if not aim.met(self.figures)
+            f"{aim.key} {aim.words()}, was {self.figures[aim.key]:g}" for aim in self.aims if not aim.met(self.figures)
         ]
 
     def as_json(self, machine: dict[str, object]) -> dict[str, Any]:
         """Return everything that ``--json`` prints."""
-        aims = {aim.key: {"aim": aim.words(), "met": aim.met(self.figures)} for aim in AIMS[self.name]}
+        aims = {aim.key: {"aim": aim.words(), "met": aim.met(self.figures)} for aim in self.aims}
         return {"benchmark": self.name, **self.figures, "aims": aims, **self.conditions, "machine": machine}
 
     def as_text(self) -> str:
         """Return the figures for people, one a line, with the aims beside them."""
-        aims = {aim.key: aim for aim in AIMS[self.name]}
+        aims = {aim.key: aim for aim in self.aims}
         lines = []
         for key in self.shown:
+            if self.figures.get(key) is None:
+                continue
             aim = aims.get(key)
             verdict = "" if aim is None else f"   aim {aim.words()}{'' if aim.met(self.figures) else '   MISSED'}"
             lines.append(f"  {key:<34}{number_text(self.figures[key]):>14}{verdict}")
         lines += [f"  {name}: {value}" for name, value in self.conditions.items() if isinstance(value, str) and value]
-        return "\n".join([self.name, *lines])
+        return "\n".join([self.name, *lines, *self.lines])
 
 
 def number_text(value: float) -> str:
