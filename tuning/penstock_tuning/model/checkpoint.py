@@ -83,7 +83,8 @@ class Checkpoint:
         scratch = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
             with scratch.open("wb") as file:
-                np.savez(file, **{_ABOUT: text}, **dict(arrays))
+                whole: dict[str, Any] = {_ABOUT: text, **arrays}
+                np.savez(file, **whole)
             scratch.replace(self.path)
         except OSError as exc:
             scratch.unlink(missing_ok=True)

@@ -32,6 +32,11 @@ _FIT_EXAMPLES: Final = """examples:
   penstock-train fit *.dbn.zst --instruments BTCUSDT --units 2048 --seed 3 --name btc --model-version 2 --out btc.safetensors
   penstock-train fit quotes.csv --columns ts_recv=time,time_unit=ms,bid_px=bid,ask_px=ask,price_unit=decimal --out q.safetensors
 
+  penstock-train fit *.dbn.zst --out year.safetensors --resume                 go on where a fit was stopped
+  penstock-train fit day.dbn.zst --settings best.json --out tuned.safetensors    what search found
+  penstock-train fit day.dbn.zst --no-recurrence --out w0.safetensors            without recurrent weights
+  penstock-train fit day.dbn.zst --leak 0.3 --memory-averages none --memory-lags 0 --out plain.safetensors
+
 horizons, 1 to 4, separated by commas:
   next        direction of the next change of the mid;   next_1ms  the same, from one millisecond on
   50ev        the mid 50 of the instrument's ticks later
@@ -63,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("penstock-train: stopped; nothing was written", file=sys.stderr)
+        print("penstock-train: stopped; no result was written", file=sys.stderr)
         return 130
     except (ValueError, ArithmeticError, ImportError) as exc:
         if not _is_ours(exc):
@@ -106,21 +111,23 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from penstock_tuning.model.setting_options import add_setting_options
+
     one = _command(commands, "fit", "train a model on recorded ticks", _FIT_EXAMPLES)
     one.add_argument("ticks", nargs="+", metavar="TICKS", help="tick files: DBN, CSV or Parquet")
     one.add_argument("--out", required=True, metavar="MODEL", help="ends in .safetensors; written whole or not at all")
-    one.add_argument("--horizons", default="next,100ms,50ev", help="what to foretell (default next,100ms,50ev)")
-    one.add_argument("--units", type=int, default=1024, help="of the reservoir (default 1024)")
-    one.add_argument("--fan-in", type=int, default=8, metavar="K", help="units that each unit hears (default 8)")
-    one.add_argument("--spectral-radius", type=float, default=0.6, metavar="R", help="0: no recurrence (default 0.6)")
-    one.add_argument("--seed", type=int, default=1, help="of the reservoir (default 1)")
     one.add_argument("--instruments", default="", metavar="A,B", help="train on these symbols alone")
     one.add_argument("--columns", metavar="MAPPING", help="what the columns of CSV and Parquet files mean")
     one.add_argument("--name", default="model", help="what a session asks for (default model)")
     one.add_argument("--model-version", default="", metavar="TEXT", help="free text")
     one.add_argument("--demonstration", action="store_true", help="mark it as not to be traded on")
     one.add_argument("--notice", default="", metavar="TEXT", help="a sentence that every session is told")
+    one.add_argument("--resume", action="store_true", help="go on from MODEL.fit-checkpoint, where a fit was stopped")
+    one.add_argument(
+        "--checkpoint-seconds", type=float, default=60.0, metavar="S", help="between two checkpoints (default 60)"
+    )
     one.add_argument("--json", action="store_true", help="print the training report as JSON")
+    add_setting_options(one)
 
 
 def _add_describe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -13,14 +13,15 @@ from typing import Any
 from penstock_kernels.model_file import LoadedModel, default_model_path, load_model, model_to_bytes, save_model
 from penstock_tuning.market.recording import write_market
 from penstock_tuning.market.settings import DATASET, MarketSettings
+from penstock_tuning.model.checkpoint import Checkpoint
 from penstock_tuning.model.default import make_default
 from penstock_tuning.model.describe import as_json, as_text, skill_lines
 from penstock_tuning.model.errors import TrainingError
 from penstock_tuning.model.fit import fit
-from penstock_tuning.model.horizons import parse_horizons
 from penstock_tuning.model.progress import Progress
 from penstock_tuning.model.recordings import open_recordings
-from penstock_tuning.model.settings import DEMONSTRATION_NOTICE, FitSettings
+from penstock_tuning.model.setting_options import settings_of
+from penstock_tuning.model.settings import DEMONSTRATION_NOTICE
 
 
 def run(options: Namespace) -> int:
@@ -63,12 +64,8 @@ def _simulate(options: Namespace) -> int:
 
 
 def _fit(options: Namespace) -> int:
-    settings = FitSettings(
-        horizons=parse_horizons(options.horizons),
-        units=options.units,
-        fan_in=options.fan_in,
-        spectral_radius=options.spectral_radius,
-        seed=options.seed,
+    settings = settings_of(
+        options,
         name=options.name,
         version=options.model_version,
         demonstration=options.demonstration,
@@ -80,8 +77,11 @@ def _fit(options: Namespace) -> int:
         recordings = open_recordings(options.ticks, options.columns, wanted, on_progress)
         if any(name.startswith(f"{DATASET}:") for one in recordings.all for name in one.instruments):
             settings = replace(settings, demonstration=True, notice=settings.notice or DEMONSTRATION_NOTICE)
-        model = fit(recordings, settings, on_progress)
-    _tell(save_model(model, path), path, as_json_too=options.json)
+        checkpoint = Checkpoint(path, resume=options.resume, every_s=options.checkpoint_seconds)
+        model = fit(recordings, settings, on_progress, checkpoint)
+    loaded = save_model(model, path)
+    checkpoint.remove()
+    _tell(loaded, path, as_json_too=options.json)
     return 0
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from typing import Any, Final
 
 from penstock_kernels.model import Model
 from penstock_kernels.model_file import LoadedModel
+
+_FORECASTERS: Final = ("model", "linear_memory_ridge", "features_ridge", "queue_imbalance")
+_ROW: Final = "  {:18}{:>8}{:>8}{:>8}{:>8}{:>20}{:>20}"
+_OTHERS: Final = "  {:18}{:>24}{:>16}{:>12}{:>12}"
 
 
 def as_json(loaded: LoadedModel) -> dict[str, Any]:
@@ -54,8 +58,15 @@ def as_text(loaded: LoadedModel) -> str:
     lines = [f"{title}  (serial {loaded.serial}, sha256 {loaded.content_hash.hex()[:16]}...)"]
     if model.notice:
         lines.append(f"  {model.notice}")
+    fan_in = "" if model.topology == "dense" else f", fan-in {model.fan_in}"
+    drawn = model.training.get("reservoir", {})
+    radius = f", spectral radius {drawn['spectral_radius']:g}" if "spectral_radius" in drawn else ""
+    lines.append(f"  reservoir      {model.topology}, {model.units} units{fan_in}, seed {model.seed}{radius}")
+    memory = model.training.get("linear_memory", {})
+    averages = ", ".join(f"{one:g}" for one in memory.get("averages_events", []))
+    kept = f"{len(model.memory_gains)} averages{f' ({averages} events)' if averages else ''}, {model.memory_lags} lags"
     lines += [
-        f"  reservoir      {model.topology}, {model.units} units, fan-in {model.fan_in}, seed {model.seed}",
+        f"  linear memory  {kept}",
         f"  features       {', '.join(model.features)}",
         f"  rebuild ticks  {model.rebuild_ticks}",
     ]
@@ -65,37 +76,33 @@ def as_text(loaded: LoadedModel) -> str:
 
 
 def skill_lines(model: Model) -> list[str]:
-    """Return the table of skill on the test rows, model beside baselines, and its caveat; empty without a report."""
+    """Return the tables of skill on the test blocks, model beside baselines, and their caveat; empty without a report."""
     training = model.training
     if "skill" not in training:
         return []
-    row = "  {:10}{:>8}{:>10}{:>11}{:>10}{:>12}{:>10}{:>11}{:>10}"
-    lines = [
-        "  on the last rows, foretold by a readout that saw none of them",
-        row.format("", "AUC of", "direction", "", "log-loss", "return R2", "", "moved AUC", "rows"),
-        row.format("horizon", "model", "features", "imbalance", "model", "model", "features", "model", ""),
-    ]
-    for name in (horizon.name for horizon in model.horizons):
-        skill = training["skill"][name]
-        auc, r2 = skill["direction_auc"], skill["return_r2"]
-        figures = (
-            auc["model"],
-            auc["features_ridge"],
-            auc["queue_imbalance"],
-            skill["direction_log_loss"]["model"],
-            r2["model"],
-            r2["features_ridge"],
-            skill["moved_auc"],
-        )
-        lines.append(row.format(name, *(_figure(one) for one in figures), skill["test_rows"]))
-        by_instrument = skill["direction_auc_by_instrument"]
-        if len(by_instrument) > 1:
-            lines += [
-                f"    {instrument}: {_figure(one['model'])}, imbalance {_figure(one['queue_imbalance'])}"
-                for instrument, one in by_instrument.items()
-            ]
+    skills = {horizon.name: training["skill"][horizon.name] for horizon in model.horizons}
+    lines = ["  on blocks of time that were each foretold by a readout of earlier ones alone"]
+    for title, key in (("AUC of direction", "direction_auc"), ("R2 of return", "return_r2")):
+        lines.append("")
+        lines.append(_ROW.format(title, "model", "d2", "c", "QI", "model minus d2", "model minus c"))
+        for name, skill in skills.items():
+            figures = (_figure(skill[key].get(one)) for one in _FORECASTERS)
+            apart = skill.get(f"{key}_intervals", {})
+            intervals = (_interval(apart.get(f"model_minus_{one}")) for one in _FORECASTERS[1:3])
+            lines.append(_ROW.format(name, *figures, *intervals))
+            by_instrument = skill["direction_auc_by_instrument"] if key == "direction_auc" else {}
+            if len(by_instrument) > 1:
+                lines += [
+                    f"    {instrument}: {_figure(one['model'])}, QI {_figure(one['queue_imbalance'])}"
+                    for instrument, one in by_instrument.items()
+                ]
+    lines += ["", _OTHERS.format("beside", "log-loss of direction", "AUC of moved", "test rows", "moves")]
+    for name, skill in skills.items():
+        loss = f"{_figure(skill['direction_log_loss']['model'])} (coin 0.693)"
+        lines.append(_OTHERS.format(name, loss, _figure(skill["moved_auc"]), skill["test_rows"], skill["test_moves"]))
     lines += [
-        "  features: ridge on the tick's features alone; imbalance: the queues' own, unfitted; log-loss of a fair coin 0.693",
+        "  d2: ridge on the features and their averages and lags; c: ridge on the tick's features alone;",
+        "  QI: the queue imbalance, unfitted; in brackets 95 % of a moving-block bootstrap",
         f"  {training['caveat']}",
     ]
     return lines
@@ -111,6 +118,10 @@ def _data_lines(training: dict[str, Any]) -> list[str]:
             f"UTC, {', '.join(one['instruments'])}, sha256 {one['sha256'][:16]}..."
         )
     return lines
+
+
+def _interval(ends: list[float] | None) -> str:
+    return "-" if ends is None else f"[{ends[0]:+.3f}, {ends[1]:+.3f}]"
 
 
 def _figure(value: float | None) -> str:
