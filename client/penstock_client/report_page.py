@@ -63,7 +63,7 @@ def write_report(path: str, run: ReplayRun, summary: dict[str, Any]) -> None:
 def page(run: ReplayRun, summary: dict[str, Any]) -> str:
     """Return the HTML page."""
     figures = "\n".join(
-        f"<figure>{_both_looks(draw, height, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"
+        f"<figure>{both_looks(draw, height, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"
         for caption, height, draw in figures_of(run)
     )
     template = string.Template(
@@ -101,7 +101,20 @@ def picture(run: ReplayRun, summary: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _both_looks(draw: Callable[[Any, Theme], None], height_in: float, caption: str) -> str:
+def page_style() -> str:
+    """Return the page's style sheet, for other pages of ours to look the same."""
+    text = resources.files("penstock_client").joinpath("report_page.html").read_text(encoding="utf-8")
+    return text.partition("<style>")[2].partition("</style>")[0]
+
+
+def both_looks(draw: Callable[[Any, Theme], None], height_in: float, caption: str) -> str:
+    """Return a figure as HTML, drawn for the day and for the night.
+
+    Args:
+        draw: draws into the figure that it is given.
+        height_in: of the figure.
+        caption: what it shows, in words.
+    """
     day, night = (_svg(draw, height_in, theme) for theme in (DAY, NIGHT))
     return (
         f'<picture><source media="(prefers-color-scheme: dark)" srcset="{night}">'

@@ -17,6 +17,7 @@ from penstock_tuning.model.checkpoint import Checkpoint
 from penstock_tuning.model.default import make_default
 from penstock_tuning.model.describe import as_json, as_text, skill_lines
 from penstock_tuning.model.errors import TrainingError
+from penstock_tuning.model.evaluate_command import run_evaluate
 from penstock_tuning.model.fit import fit
 from penstock_tuning.model.progress import Progress
 from penstock_tuning.model.recordings import open_recordings
@@ -26,7 +27,7 @@ from penstock_tuning.model.settings import DEMONSTRATION_NOTICE
 
 def run(options: Namespace) -> int:
     """Run the command that *options* name and return its exit code."""
-    commands = {"simulate": _simulate, "fit": _fit, "describe": _describe, "default": _default}
+    commands = {"simulate": _simulate, "fit": _fit, "evaluate": _evaluate, "describe": _describe, "default": _default}
     return commands[options.command](options)
 
 
@@ -83,6 +84,10 @@ def _fit(options: Namespace) -> int:
     checkpoint.remove()
     _tell(loaded, path, as_json_too=options.json)
     return 0
+
+
+def _evaluate(options: Namespace) -> int:
+    return run_evaluate(options, _bars)
 
 
 def _describe(options: Namespace) -> int:

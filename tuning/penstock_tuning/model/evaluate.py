@@ -36,6 +36,7 @@ from penstock_tuning.model.prequential import Design, Learner, RidgeLearner, wal
 from penstock_tuning.model.progress import Progress, silent
 from penstock_tuning.model.recordings import Recordings
 from penstock_tuning.model.scores import queue_imbalance
+from penstock_tuning.model.setting_options import settings_as_json
 from penstock_tuning.model.settings import BLOCKS, FIRST_TEST, FitSettings
 
 DEFAULT_TARGETS: Final = "next,next_1ms,100ms,50ev,1s"
@@ -128,13 +129,12 @@ def protocol(settings: EvaluateSettings) -> dict[str, Any]:
 
 def settings_report(settings: EvaluateSettings) -> dict[str, Any]:
     """Return the settings that matter, for the report."""
-    left_out = {"seed", "horizons", "name", "version", "demonstration", "notice"}
-    plain = {name: value for name, value in vars(settings.fit).items() if name not in left_out}
+    plain = {name: value for name, value in settings_as_json(settings.fit).items() if name not in ("seed", "horizons")}
     return {
         "targets": settings.targets,
         "seeds": list(settings.seeds),
         "baselines": list(settings.baselines),
-        "model": {name: value if isinstance(value, int | float | str) else str(value) for name, value in plain.items()},
+        "model": plain,
     }
 
 

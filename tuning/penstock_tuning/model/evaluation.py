@@ -42,12 +42,21 @@ _LOSS_FLOOR: Final = 1e-15
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """One walk: scores of shape (targets, rows), NaN where it has none; penalties of shape (blocks, targets, 2)."""
+    """One walk.
+
+    Attributes:
+        name: MODEL or one of BASELINES.
+        seed: of its weights; None where it has none.
+        scores: shape (targets, rows); NaN where it has none.
+        penalties: shape (blocks, targets, 2); None where it has none.
+        probabilities: of up, given a move, where it says them itself, shape (targets, rows); else they are calibrated.
+    """
 
     name: str
     seed: int | None
     scores: Float64s
     penalties: Float64s | None = None
+    probabilities: Float64s | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +120,9 @@ def _run(history: History, target: Target, draws: Draws, one: Contender, index: 
     sums: Sums
     if target.is_direction:
         sums = Ranked(outcome > 0.0, score, draws.edges)
-        probability = calibrated(history, target, one.scores[index])[target.tested]
+        own = one.probabilities
+        said = calibrated(history, target, one.scores[index]) if own is None else own[index]
+        probability = said[target.tested]
     else:
         sums, probability = Explained(outcome, score, draws.edges), None
     return _Run(one.seed, score, sums, sums.values(draws.counts), probability)

@@ -32,11 +32,11 @@ _TEXTS: Final = ("topology", "time_base")
 KEYS: Final = ("horizons", "recurrence", *_WHOLE, *_REAL, *_REAL_OR_NONE, *_LISTS, *_TEXTS)
 
 
-def add_setting_options(parser: argparse.ArgumentParser) -> None:
+def add_setting_options(parser: argparse.ArgumentParser, horizons: str = DEFAULT_HORIZONS) -> None:
     """Let *parser* take every setting of a model; None where a flag is not given."""
     group = parser.add_argument_group("settings of the model")
     group.add_argument("--settings", metavar="FILE", help="JSON, such as search writes; flags win over it")
-    group.add_argument("--horizons", metavar="A,B", help=f"what to foretell (default {DEFAULT_HORIZONS})")
+    group.add_argument("--horizons", metavar="A,B", help=f"what to foretell (default {horizons})")
     group.add_argument("--topology", help=f"cyclic, sparse or dense (default {DEFAULT_TOPOLOGY})")
     group.add_argument("--units", type=int, metavar="N", help=f"of the reservoir (default {DEFAULT_UNITS})")
     group.add_argument("--fan-in", type=int, metavar="K", help=f"units that each unit hears (default {DEFAULT_FAN_IN})")
