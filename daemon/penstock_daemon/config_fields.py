@@ -128,6 +128,39 @@ class ModelsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class OnlineConfig:
+    """Online readouts: sessions that ask for one get forecasts corrected by what followed their own ticks."""
+
+    enabled: Annotated[bool, "Whether sessions may ask for one. Off, it costs nothing."] = False
+    states: Annotated[
+        int, Between(0, 65_536), "Most states with an online readout at once: one per session that asks and instrument."
+    ] = 0
+    units: Annotated[
+        int, Between(0, 256), "Reservoir units that it looks at beside the model's own outputs and inputs."
+    ] = 0
+    forgetting: Annotated[
+        float,
+        Between(0.9, 1),
+        "Weight of what was learned before, per label; 1 / (1 - forgetting) labels are its memory, which must be at "
+        "least 8 times what it looks at.",
+    ] = 0.9999
+    trace_max: Annotated[
+        float,
+        Between(0.000_001, 1_000_000),
+        "Bound of what it may be unsure of; lower corrects more carefully. Keeps a quiet market from winding it up.",
+    ] = 1.0
+    updates_per_tick: Annotated[
+        int, Between(1, 64), "Most labels learned per tick and horizon: the bound of what a tick costs."
+    ] = 1
+    pending_max: Annotated[
+        int, Between(1, 65_536), "Ticks per horizon whose outcome is awaited; further ones are not learned from."
+    ] = 256
+    snapshot_folder: Annotated[
+        str, PathText(), 'Where what sessions learned is kept from one to the next; "" keeps nothing.'
+    ] = ""
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryConfig:
     """The arena that holds rings, states and weights."""
 
@@ -189,6 +222,7 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     sessions: SessionsConfig = field(default_factory=SessionsConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
+    online: OnlineConfig = field(default_factory=OnlineConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)

@@ -224,6 +224,8 @@ def _joint_faults(values: Mapping[str, Any]) -> Iterable[str]:
     total_us, stale_us = values["budget.total_us"], values["budget.stale_us"]
     if stale_us < total_us:
         yield f"budget.stale_us: must be at least budget.total_us ({total_us}), was {stale_us}"
+    if values["online.enabled"] and values["online.states"] == 0:
+        yield "online.states: must be at least 1 where online.enabled is true, was 0"
     engine_cores, server_cores = set(values["engine.cores"]), set(values["server.cores"])
     if values["engine.idle"] == "spin" and len(engine_cores) == 1 and engine_cores == server_cores:
         yield (

@@ -5,6 +5,7 @@
     control           written by the event loop, read by the engine words CONTROL_PUBLISHED, CONTROL_CONSUMED
     states, running, seen, journal, source_table                    the owner alone: who holds the word OWNER
     model slots       written by the event loop while no session and no command names the slot
+    online readouts   as the states; by the event loop while their source is closed, or held
 
 Every ring is single-producer single-consumer; a cursor counts records since the source was opened, only grows, and has
 one writer and a cache line of its own. The slot of record ``n`` is ``n & (slots - 1)``.
@@ -22,7 +23,7 @@ While a source is closed its cursors belong to the event loop, which sets them t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
@@ -35,6 +36,7 @@ from penstock_daemon.arena import CACHE_LINE_BYTES, Arena
 from penstock_kernels.features import FEATURES, RUNNING_WORDS
 from penstock_kernels.lanes import LANES
 from penstock_kernels.model import FAN_IN_MAX, INPUTS_MAX, MEMORY_GAINS_MAX, MEMORY_LAGS_MAX, OUTPUTS_PER_HORIZON
+from penstock_kernels.online_layout import OnlineSettings, values_of, words_of
 from penstock_kernels.packed import CALIBRATION_WORDS, HEADER_WORDS, padded
 
 WORDS_PER_LINE: Final = CACHE_LINE_BYTES // 8
@@ -141,6 +143,8 @@ TICK_SLOT_DTYPE: Final[np.dtype[np.void]] = np.dtype(
 ANSWER_REFUSED: Final = 1 << 31  # `horizons` holds the TickError.Reason.
 ANSWER_REBUILT: Final = 1 << 30
 
+NO_ONLINE: Final = -1  # In online_of: the state has no online readout.
+
 # --- Histograms -----------------------------------------------------------------------------------------------------
 
 PATH_GRPC: Final = 0
@@ -164,6 +168,8 @@ class EngineSizes:
         units_max: reservoir units of the largest model.
         fan_in_max, inputs_max: of the largest model.
         journal_ticks: past ticks kept for each state.
+        online_states: states that may have an online readout, at once.
+        online: how those learn.
     """
 
     sources: int
@@ -178,6 +184,8 @@ class EngineSizes:
     constant_words: int = 2 * INPUTS_MAX + 8  # Float64 words of one model slot: clip and standardisation.
     running_words: int = RUNNING_WORDS  # Float64 words of one instrument's feature state.
     header_words: int = HEADER_WORDS
+    online_states: int = 0
+    online: OnlineSettings = field(default_factory=OnlineSettings)
 
     def __post_init__(self) -> None:
         """Check what the rings rely on."""
@@ -212,13 +220,25 @@ class EngineSizes:
         return words
 
     @property
+    def online_words(self) -> int:
+        """Int64 words of one online readout; 0 where there are none."""
+        return words_of(HORIZONS_MAX, self.online) if self.online_states else 0
+
+    @property
+    def online_values(self) -> int:
+        """Float32 words of one online readout; 0 where there are none."""
+        inputs = min(self.inputs_max, FEATURES)
+        return values_of(inputs, HORIZONS_MAX, self.online) if self.online_states else 0
+
+    @property
     def arena_bytes(self) -> int:
         """What all buffers need, alignment included."""
         size = 0
         size += self.sources * self.slots * TICK_SLOT_BYTES  # Ticks on their way in.
         size += self.sources * self.slots * PREDICTION_DTYPE.itemsize  # Predictions on their way out, and kept.
         size += self.sources * (CURSOR_WORDS + SOURCE_COLUMNS) * 8
-        size += self.states * (self.state_words * 4 + self.running_words * 8 + 2 * 8)
+        size += self.states * (self.state_words * 4 + self.running_words * 8 + 3 * 8)
+        size += self.online_states * (self.online_words * 8 + self.online_values * 4)
         size += self.states * self.journal_ticks * TICK_SLOT_BYTES
         size += self.model_slots * (self.weight_words * 4 + self.constant_words * 8 + self.header_words * 8)
         size += PATHS * PACES * STAGES * (histogram.BUCKETS + TOTALS) * 8
@@ -253,6 +273,9 @@ class Buffers(NamedTuple):
     inputs: NDArray[np.float32]  # (inputs_max + 1,): features of the tick under way, seconds
     scratch: NDArray[np.float32]  # Work space of the reservoir.
     forecasts: NDArray[np.float32]  # (HORIZONS_MAX, 4): outputs of the tick under way
+    online_of: NDArray[np.int64]  # (states,): which online readout each state has; NO_ONLINE for none
+    online_words: NDArray[np.int64]  # (online_states, online_words)
+    online_values: NDArray[np.float32]  # (online_states, online_values)
     histograms: NDArray[np.int64]  # (PATHS, PACES, STAGES, BUCKETS)
     totals: NDArray[np.int64]  # (PATHS, PACES, STAGES, TOTALS)
 
@@ -300,9 +323,15 @@ def allocate(sizes: EngineSizes) -> tuple[Arena, Buffers]:
         inputs=take("inputs", (sizes.inputs_max + 1,), np.float32, holds="features of a tick"),
         scratch=take("scratch", (sizes.columns,), np.float32, holds="work space of the reservoir"),
         forecasts=take("forecasts", (HORIZONS_MAX, 4), np.float32, holds="outputs of a tick"),
+        online_of=take("online_of", (sizes.states,), np.int64, holds="which online readout each state has"),
+        online_words=take("online_words", (sizes.online_states, sizes.online_words), np.int64, holds="pending labels"),
+        online_values=take(
+            "online_values", (sizes.online_states, sizes.online_values), np.float32, holds="what was learned online"
+        ),
         histograms=take("histograms", (PATHS, PACES, STAGES, histogram.BUCKETS), np.int64, holds="latencies"),
         totals=take("totals", (PATHS, PACES, STAGES, TOTALS), np.int64, holds="sum, maximum, negatives"),
     )
+    buffers.online_of[:] = NO_ONLINE
     arena.seal()
     return arena, buffers
 

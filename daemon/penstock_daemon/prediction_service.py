@@ -188,6 +188,7 @@ class PredictionService:
                 resumed=origin == pb.STATE_ORIGIN_RESUMED,
                 instruments=len(session.instruments),
                 model=session.model.model.name,
+                online=bool(session.online),
             )
             await context.write(pb.StreamPredictionsResponse(welcome=self._welcome(session, origin)))
             said_goodbye = await self._converse(session, context, hold)
@@ -273,6 +274,7 @@ class PredictionService:
             heartbeat_interval_ns=limits.heartbeat_interval_ns,
             daemon_version=self._daemon_version,
             daemon_id=self._daemon_id,
+            online_readout=_online_readout(session),
         )
 
     async def _read(self, session: Session, context: Any, hold: Hold, conversation: _Conversation) -> None:
@@ -345,6 +347,12 @@ class PredictionService:
         recording = self._recordings.pop(session.session_id, None)
         if recording is not None:
             recording.close()
+
+
+def _online_readout(session: Session) -> pb.OnlineReadout:
+    if not session.online:
+        return pb.ONLINE_READOUT_OFF
+    return pb.ONLINE_READOUT_LEARNED if session.online_learned else pb.ONLINE_READOUT_COLD
 
 
 def _request(data: Any) -> pb.StreamPredictionsRequest | None:

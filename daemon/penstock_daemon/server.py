@@ -35,6 +35,7 @@ from penstock_daemon.metrics import MetricsSnapshot
 from penstock_daemon.metrics_server import MetricsServer
 from penstock_daemon.model_table import ModelTable
 from penstock_daemon.notify import Notifier
+from penstock_daemon.online_table import OnlineTable
 from penstock_daemon.prediction_service import SERVICE, PredictionService, Recording
 from penstock_daemon.readable import ReadableRequests
 from penstock_daemon.recorder import Recorder
@@ -42,6 +43,9 @@ from penstock_daemon.session_table import SessionLimits, SessionTable
 from penstock_daemon.sessions import Session
 from penstock_daemon.snapshot import SnapshotTaker
 from penstock_daemon.socket_guard import AddressGuard, ListenError, check_port_free, guard_address
+from penstock_kernels.features import FEATURES
+from penstock_kernels.online_layout import OnlineSettings, regressors
+from penstock_kernels.online_rls import OnlineError, check_forgetting
 
 SERVICES: Final = (SERVICE, "penstock.v1.ModelService", "penstock.v1.LatencyService")
 _KEEP_S: Final = 0.25  # How often heartbeats, graces and clocks are looked after.
@@ -119,7 +123,9 @@ class Daemon:
         self.models = ModelTable(self.engine, config.models.folder)
         loop = asyncio.get_running_loop()
         self._link = LoopLink(self.engine, loop)
-        self.sessions = SessionTable(self.engine, self._link, self.models, self._limits())
+        folder = config.online.snapshot_folder
+        online = OnlineTable(self.engine, Path(folder) if folder else None)
+        self.sessions = SessionTable(self.engine, self._link, self.models, online, self._limits())
         self._snapshots = SnapshotTaker(self.engine, self.sessions, self.models, self._recorder)
         self.predictions = PredictionService(
             self.sessions,
@@ -183,7 +189,23 @@ class Daemon:
             states=config.sessions.states_max + 1,  # As above.
             model_slots=config.models.slots,
             units_max=config.models.units_max,
+            online_states=config.online.states if config.online.enabled else 0,
+            online=self._online_settings(),
         )
+
+    def _online_settings(self) -> OnlineSettings:
+        online = self.config.online
+        try:
+            check_forgetting(online.forgetting, regressors(FEATURES, online.units), field="online.forgetting")
+            return OnlineSettings(
+                units=online.units,
+                forgetting=online.forgetting,
+                trace_max=online.trace_max,
+                updates_per_tick=online.updates_per_tick,
+                pending_max=online.pending_max,
+            )
+        except OnlineError as error:
+            raise StartError(str(error)) from error
 
     def _engine_settings(self) -> EngineSettings:
         config = self.config
@@ -338,7 +360,13 @@ class Daemon:
             await self._server.stop(grace=0.2)
         if self._keeper is not None:
             self._keeper.cancel()
+        if hasattr(self, "sessions"):
+            await self.sessions.settle()
         self._stop_quietly(self._stop_engine)
+        if hasattr(self, "sessions"):
+            self._stop_quietly(
+                self.sessions.keep_online
+            )  # Of sessions that wait to be resumed, or could not be drained.
         if self._metrics is not None:
             self._metrics.close()
         if self._recorder is not None and not self._recorder.close(_STOP_RECORDER_S):

@@ -25,12 +25,14 @@ from penstock_daemon.engine import WARM_UP_SOURCE, Engine
 from penstock_daemon.engine_memory import Command
 from penstock_daemon.loop_link import LoopLink
 from penstock_daemon.model_table import ModelEntry, ModelTable
+from penstock_daemon.online_table import OnlineTable
 from penstock_daemon.sessions import FIRST_SEQUENCE_MAX, Counts, Hold, Session
 
 PROTOCOL_VERSION: Final = 1
 _NAME_CHARACTERS: Final = 64
 _TOKEN_BYTES: Final = 16
 _RESUME_TOKEN_BYTES_MAX: Final = 64
+_SETTLE_S: Final = 2.0
 
 _log = structlog.get_logger("penstock.sessions")
 
@@ -49,8 +51,11 @@ class SessionLimits:
 class SessionTable:
     """Every session of the daemon."""
 
-    def __init__(self, engine: Engine, link: LoopLink, models: ModelTable, limits: SessionLimits) -> None:
+    def __init__(
+        self, engine: Engine, link: LoopLink, models: ModelTable, online: OnlineTable, limits: SessionLimits
+    ) -> None:
         self._engine = engine
+        self._online = online
         self._link = link
         self._models = models
         self.limits = limits
@@ -93,7 +98,8 @@ class SessionTable:
                 return lost, pb.STATE_ORIGIN_RESUMED
             await self.close(lost)
         self._models.find(hello.model, field_name="Hello.model")  # Before anything gives way for a session.
-        source, states = await self._reserve(len(hello.instruments))
+        await self._supersede(hello)
+        source, states, online = await self._reserve(len(hello.instruments), online=hello.online_readout)
         model = self._models.find(hello.model, field_name="Hello.model")  # The name may mean another one since.
         session = Session(
             self._engine,
@@ -104,11 +110,14 @@ class SessionTable:
             states=states,
             hello=hello,
             counts=self.counts,
+            online=online,
         )
         self._next_id += 1
         model.sessions += 1
         self._by_token[session.token] = session
         self.opened += 1
+        if online:
+            await self._begin_online(session)
         self._engine.reset_source(source)
         for state in states:
             self._engine.command(Command.RESET_STATE, state)
@@ -169,6 +178,8 @@ class SessionTable:
     async def _give_back(self, session: Session, closed: int) -> None:
         """Return source and states to their pools once the engine has let go of them."""
         await self._link.applied(closed)
+        if session.online:
+            await self._online.give_back(session)
         session.model.sessions -= 1
         self._free_sources.append(session.source)
         self._free_states.extend(session.states)
@@ -219,7 +230,9 @@ class SessionTable:
         for session in moving:
             if session.closed:
                 continue  # While another moved: its source and states may be somebody else's by now.
-            self._engine.command(Command.HOLD_SOURCE, session.source)
+            held = self._engine.command(Command.HOLD_SOURCE, session.source)
+            if session.online and not await self._switch_online(session, entry, held):
+                continue
             for state in session.states:
                 self._engine.command(Command.REBUILD_STATE, state, entry.slot)
             done = self._engine.command(Command.BIND_MODEL, session.source, entry.slot)
@@ -230,6 +243,20 @@ class SessionTable:
             await self._link.applied(done)
         return moved
 
+    async def _switch_online(self, session: Session, entry: ModelEntry, held: int) -> bool:
+        """Keep what a session learned with its model, and begin with another. Returns False where it was closed meanwhile.
+
+        The caller must bind the model before it waits for anything: snapshots name the model of the session.
+        """
+        await self._link.applied(held)
+        if not session.closed:
+            await self._online.keep(session)
+        kept = await self._online.find(session.client_name, session.instruments, entry)
+        if session.closed:
+            return False
+        session.online_learned = self._online.lay_out(session.states, session.online, entry, kept)
+        return True
+
     def _resume(self, session: Session, hello: pb.Hello) -> bool:
         if not session.same_instruments(hello):
             raise faults.out_of_order(
@@ -238,20 +265,31 @@ class SessionTable:
                 value=f"{len(hello.instruments)} instruments",
                 mend="name the instruments of the session that is resumed, or leave resume_token empty",
             )
+        if hello.online_readout != bool(session.online):
+            raise faults.out_of_order(
+                "RESUME_ONLINE",
+                field="Hello.online_readout",
+                value=hello.online_readout,
+                mend="ask for what the session that is resumed has, or leave resume_token empty",
+            )
         if session.published == session.rebuild_ticks or not session.rewind(hello.next_prediction_sequence):
             return False
         session.lost_ns = 0
+        session.online_learned = bool(session.online) and self._online.learned(session.online)
         self.resumed += 1
         return True
 
-    async def _reserve(self, instruments: int) -> tuple[int, list[int]]:
-        """Take a source and states from the pools; lost sessions give way, oldest first, where that is enough."""
-        while not self._free_sources or len(self._free_states) < instruments:
+    async def _reserve(self, instruments: int, *, online: bool) -> tuple[int, list[int], list[int]]:
+        """Take a source, states and online readouts from the pools; lost sessions give way, oldest first, where enough."""
+        readouts = instruments if online else 0
+        while not self._free_sources or len(self._free_states) < instruments or self._online.free < readouts:
             if self._closing:
                 await asyncio.wait(self._closing)
                 continue
             lost = [one for one in self._by_token.values() if one.lost_ns]
             if not lost or len(self._free_states) + sum(len(one.states) for one in lost) < instruments:
+                break
+            if self._online.free + sum(len(one.online) for one in lost) < readouts:
                 break
             await self.close(min(lost, key=lambda one: one.lost_ns))
         if not self._free_sources:
@@ -268,7 +306,42 @@ class SessionTable:
                 value=f"{instruments} instruments",
                 mend=f"{len(self._free_states)} states are free; name fewer, or raise sessions.states_max",
             )
-        return self._free_sources.pop(), [self._free_states.pop() for _ in range(instruments)]
+        if self._online.free < readouts:
+            raise faults.exhausted(
+                "ONLINE_STATES",
+                field="Hello.online_readout",
+                value=f"{instruments} instruments",
+                mend=f"{self._online.free} online readouts are free; name fewer, do without, or raise online.states",
+            )
+        states = [self._free_states.pop() for _ in range(instruments)]
+        return self._free_sources.pop(), states, self._online.reserve(readouts)
+
+    async def _supersede(self, hello: pb.Hello) -> None:
+        """Close the lost session that a new one with an online readout follows on, so that it goes on with its snapshot."""
+        for lost in self.sessions:
+            follows = lost.online and lost.lost_ns and lost.client_name and lost.client_name == hello.client_name
+            if hello.online_readout and follows and lost.same_instruments(hello):
+                await self.close(lost)
+
+    async def _begin_online(self, session: Session) -> None:
+        """Write the online readouts of a session whose source is not open yet."""
+        try:
+            kept = await self._online.find(session.client_name, session.instruments, session.model)
+            session.online_learned = self._online.lay_out(session.states, session.online, session.model, kept)
+        except BaseException:
+            await self.close(session)
+            raise
+
+    async def settle(self) -> None:
+        """Wait until every session that was closed has given back what it had; for the daemon's stop."""
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=_SETTLE_S)
+
+    def keep_online(self) -> None:
+        """Write what the remaining sessions have learned; the engine must have stopped."""
+        for session in self.sessions:
+            if session.online:
+                self._online.write(self._online.copies(session))
 
     def _check(self, hello: pb.Hello) -> None:
         if hello.protocol_version != PROTOCOL_VERSION:
@@ -297,6 +370,13 @@ class SessionTable:
                 field="Hello.first_sequence",
                 value=hello.first_sequence,
                 mend=f"number ticks from {FIRST_SEQUENCE_MAX} at most",
+            )
+        if hello.online_readout and not self._online.allowed:
+            raise faults.out_of_order(
+                "ONLINE_DISABLED",
+                field="Hello.online_readout",
+                value="true",
+                mend="this daemon allows none; do without, or set online.enabled and online.states",
             )
         if not hello.instruments:
             raise faults.invalid(

@@ -88,11 +88,14 @@ class Session:
         states: Sequence[int],
         hello: pb.Hello,
         counts: Counts,
+        online: Sequence[int] = (),
     ) -> None:
         self.session_id = session_id
         self.token = token
         self.source = source
         self.states = tuple(states)
+        self.online = tuple(online)  # Online readouts, one per state; empty where the session asked for none.
+        self.online_learned = False  # Whether any of them goes on with what was learned before.
         self.model = model
         self._counts = counts  # Of the daemon.
         self.client_name = hello.client_name

@@ -17,6 +17,7 @@ from penstock_daemon.engine import Engine, EngineSettings
 from penstock_daemon.engine_memory import EngineSizes
 from penstock_daemon.loop_link import LoopLink
 from penstock_daemon.model_table import ModelTable
+from penstock_daemon.online_table import OnlineTable
 from penstock_daemon.session_table import SessionLimits, SessionTable
 from penstock_daemon.sessions import Hold, Session
 from penstock_kernels.model_file import load_model
@@ -63,7 +64,7 @@ async def table(tmp_path: Path) -> AsyncIterator[Table]:
     link = GatedLink(engine, asyncio.get_running_loop())
     link.gate = asyncio.Event()
     link.gate.set()
-    table = Table(engine, link, models, LIMITS)
+    table = Table(engine, link, models, OnlineTable(engine, None), LIMITS)
     table.link, table.models = link, models
     yield table
     for session in table.sessions:
