@@ -28,3 +28,12 @@ def compiled(function: _Function) -> _Function:
     The function must allocate nothing and take only arrays and numbers.
     """
     return njit(nogil=True, cache=True, error_model="numpy")(function)
+
+
+def inlined(function: _Function) -> _Function:
+    """Compile *function* into every kernel that calls it: for the insides of loops, above all for lane values.
+
+    A call that is left to the compiler's judgement hands sixteen lanes over in memory: measured, a step takes 1.6 times
+    as long.
+    """
+    return njit(nogil=True, cache=True, error_model="numpy", forceinline=True)(function)

@@ -23,7 +23,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from penstock_kernels.compiled import compiled
+from penstock_kernels.compiled import compiled, inlined
 from penstock_kernels.lanes import clamp, power_of_two, splat, truncate
 
 _MANTISSA_BITS: Final = 52
@@ -139,7 +139,7 @@ def logistic(value: float) -> float:
     return 1.0 / (1.0 + exp(-value))
 
 
-@compiled
+@inlined
 def tanh_lanes(lanes: Any) -> Any:
     """Return tanh of sixteen float32 lanes: x P(x^2) / Q(x^2) with x limited to -8 .. 8."""
     x = clamp(lanes, _TANH_BOUND)
@@ -154,7 +154,7 @@ def tanh_lanes(lanes: Any) -> Any:
     return (x * above) / below
 
 
-@compiled
+@inlined
 def fading_lanes(lanes: Any) -> Any:
     """Return 1 - exp(-x) of sixteen float32 lanes, x limited to 0 .. 40: how much of a state fades in x time constants.
 

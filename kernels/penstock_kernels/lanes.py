@@ -64,12 +64,15 @@ def load(typing_context: Any, array: Any, position: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
-def gather(typing_context: Any, array: Any, places: Any, position: Any) -> Any:  # noqa: ARG001  # Numba's signature.
-    """Return sixteen values of *array*: those whose int32 indices lie in the words of *places* from *position* on."""
+def gather(typing_context: Any, array: Any, first: Any, places: Any, position: Any) -> Any:  # noqa: ARG001  # As above.
+    """Return sixteen values of *array*, from *first* on counted by the int32 words of *places* from *position* on.
+
+    Sixteen loads: measured on AVX-512, the processor's own gather is no faster.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        address = _address(context, builder, signature.args[1], arguments[1], arguments[2])
+        data = builder.gep(context.make_array(signature.args[0])(context, builder, arguments[0]).data, [arguments[1]])
+        address = _address(context, builder, signature.args[2], arguments[2], arguments[3])
         indices = builder.load(builder.bitcast(address, _INDICES.as_pointer()), align=_FLOAT32_BYTES)
         lanes = ir.Constant(_VECTOR, ir.Undefined)
         for lane in range(LANES):
@@ -78,7 +81,7 @@ def gather(typing_context: Any, array: Any, places: Any, position: Any) -> Any: 
             lanes = builder.insert_element(lanes, value, ir.Constant(_INDEX, lane))
         return lanes
 
-    return float32_lanes(array, places, types.intp), generate
+    return float32_lanes(array, types.intp, places, types.intp), generate
 
 
 @intrinsic

@@ -21,15 +21,11 @@ from penstock_kernels.drawing import draw
 from penstock_kernels.lanes import LANES
 from penstock_kernels.model import FAN_IN_MAX, INPUTS_MAX, TIME_BASES, TOPOLOGIES, UNITS_MAX, WEIGHT_MAX, ModelError
 from penstock_kernels.packed import (
-    FAN_IN,
     HEADER_WORDS,
-    INPUTS,
-    SHIFTS,
     TIME_BASE,
-    TOPOLOGY,
     UNITS,
-    UNITS_PADDED,
     aligned_float32,
+    describe_reservoir,
     padded,
     reservoir_words,
 )
@@ -227,14 +223,8 @@ def _check_shapes(network: Network) -> None:
 
 def _header_of(network: Network) -> Int64s:
     header = np.zeros(HEADER_WORDS, dtype=np.int64)  # The weights begin at 0, and there is no readout.
-    header[UNITS] = network.units
-    header[UNITS_PADDED] = padded(network.units)
-    header[INPUTS] = network.inputs
-    header[TOPOLOGY] = TOPOLOGIES[network.topology]
+    describe_reservoir(header, network)
     header[TIME_BASE] = TIME_BASES["events"]
-    header[FAN_IN] = len(network.connections)
-    if network.topology == "cyclic":
-        header[SHIFTS : SHIFTS + len(network.connections)] = network.connections
     return header
 
 

@@ -3,7 +3,8 @@
 The weights lie in the order in which a step reads them, sixteen units at a time, so that a step is one walk through
 memory from the first word to the last:
 
-    weights  =  for each 16 units: bias, input weights, recurrent part, leak         RESERVOIR_OFFSET
+    weights  =  for each 16 units: bias, input weights, recurrent part               RESERVOIR_OFFSET
+                leaks of the units                                               LEAK_OFFSET
                 gains of the linear memory, padded                               GAINS_OFFSET
                 for each horizon, for each 16 columns: three rows of the readout     READOUT_OFFSET
                 for each horizon: CALIBRATION_WORDS numbers                          CALIBRATION_OFFSET
@@ -56,6 +57,8 @@ TIME_BASE: Final = 15  # A value of TIME_BASES.
 ALWAYS_MOVES: Final = 16  # One per horizon: 1 where the mid has moved at its end by definition.
 GAINS_OFFSET: Final = 20  # Into weights.
 MEMORY_COLUMNS: Final = 21  # Of the readout; float32 words of a state's memory too.
+LEAK_OFFSET: Final = 22  # Into weights.
+GROUP_WORDS: Final = 23  # Of sixteen units: bias, input weights, recurrent part.
 SHIFTS: Final = 32  # fan_in of them, if cyclic.
 CODES: Final = SHIFTS + FAN_IN_MAX  # Position in FEATURE_NAMES of each input.
 HEADER_WORDS: Final = CODES + INPUTS_MAX
@@ -95,28 +98,22 @@ def pack(model: Model) -> PackedModel:
     """Lay *model* out for the kernels; a model is valid by construction, so this cannot fail."""
     inputs, horizons = len(model.features), len(model.horizons)
     header = np.zeros(HEADER_WORDS, dtype=np.int64)
-    header[UNITS] = model.units
-    header[FAN_IN] = model.fan_in
-    header[INPUTS] = inputs
+    describe_reservoir(header, model)
     header[HORIZONS] = horizons
     header[REBUILD_TICKS] = model.rebuild_ticks
-    header[TOPOLOGY] = TOPOLOGIES[model.topology]
-    header[UNITS_PADDED] = padded(model.units)
     header[COLUMNS_PADDED] = padded(model.units) + padded(model.memory_columns + inputs + 1)
     header[MEMORY_GAINS] = len(model.memory_gains)
     header[MEMORY_LAGS] = model.memory_lags
     header[MEMORY_COLUMNS] = model.memory_columns
     header[TIME_BASE] = TIME_BASES[model.time_base]
     header[ALWAYS_MOVES : ALWAYS_MOVES + horizons] = [h.kind == HorizonKind.NEXT_MOVE for h in model.horizons]
-    if model.topology == "cyclic":
-        header[SHIFTS : SHIFTS + model.fan_in] = model.connections
     header[CODES : CODES + inputs] = [FEATURE_NAMES.index(name) for name in model.features]
 
     gains = np.zeros(padded(len(model.memory_gains)), dtype=np.float32)
     gains[: len(model.memory_gains)] = model.memory_gains
     parts = [reservoir_words(model), gains, _readout_words(model), _calibration_words(model)]
-    starts = np.cumsum([0, *(len(part) for part in parts)])
-    header[[RESERVOIR_OFFSET, GAINS_OFFSET, READOUT_OFFSET, CALIBRATION_OFFSET]] = starts[:-1]
+    starts = np.cumsum([len(part) for part in parts])
+    header[[GAINS_OFFSET, READOUT_OFFSET, CALIBRATION_OFFSET]] = starts[:-1]
     weights = aligned_float32(sum(len(part) for part in parts))
     np.concatenate(parts, out=weights)
 
@@ -126,13 +123,30 @@ def pack(model: Model) -> PackedModel:
     return PackedModel(header, weights, constants)
 
 
+def describe_reservoir(header: Int64s, part: ReservoirPart) -> None:
+    """Write into *header* all that a reservoir's step needs, but the time base; reservoir_words lie at 0."""
+    units, fan_in = len(part.bias), len(part.connections)
+    inputs = len(part.input_weights)
+    rows = 1 + inputs + {"cyclic": fan_in, "sparse": 2 * fan_in, "dense": units}[part.topology]
+    header[TOPOLOGY] = TOPOLOGIES[part.topology]
+    header[UNITS] = units
+    header[UNITS_PADDED] = padded(units)
+    header[FAN_IN] = units if part.topology == "dense" else fan_in
+    header[INPUTS] = inputs
+    header[RESERVOIR_OFFSET] = 0
+    header[GROUP_WORDS] = rows * LANES
+    header[LEAK_OFFSET] = rows * padded(units)
+    if part.topology == "cyclic":
+        header[SHIFTS : SHIFTS + fan_in] = part.connections
+
+
 def reservoir_words(part: ReservoirPart) -> Float32s:
-    """Return the words from RESERVOIR_OFFSET on, shape (padded units * rows,)."""
+    """Return the words from RESERVOIR_OFFSET to the last leak, shape (padded units * rows,)."""
     rows = np.concatenate([part.bias[None], part.input_weights, _recurrent_rows(part), part.leak[None]])
     units = len(part.bias)
     lanes = np.zeros((len(rows), padded(units)), dtype=np.float32)
     lanes[:, :units] = rows
-    return _by_lanes(lanes)
+    return np.concatenate([_by_lanes(lanes[:-1]), lanes[-1]])
 
 
 def _recurrent_rows(part: ReservoirPart) -> Float32s:

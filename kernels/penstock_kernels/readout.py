@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock_kernels.compiled import Float32s, Int64s, compiled
+from penstock_kernels.compiled import Float32s, Int64, Int64s, compiled, inlined
 from penstock_kernels.elementary import logistic
 from penstock_kernels.lanes import LANES, load, splat, total
+from penstock_kernels.model import OUTPUTS_PER_HORIZON
 from penstock_kernels.packed import (
     ALWAYS_MOVES,
     CALIBRATION_OFFSET,
@@ -56,22 +57,60 @@ def outputs_step(header: Int64s, weights: Float32s, design: Float32s, outputs: F
         design: as for readout_step.
         outputs: shape (any, 4). Overwritten, one row per horizon: return, direction, moved, 0.
     """
+    horizons = header[HORIZONS]
+    paired = horizons // 2 * 2
+    for horizon in range(0, paired, 2):
+        _outputs_of_two(header, weights, design, horizon, outputs)
+    if paired < horizons:
+        outputs_lanes(header, weights, design, 0, paired, outputs)
+
+
+@inlined
+def outputs_lanes(
+    header: Int64s, weights: Float32s, designs: Float32s, design: Int64, horizon: Int64, outputs: Float32s
+) -> None:
+    """Write the three sums of one horizon, of the row at *design*."""
     columns = header[COLUMNS_PADDED]
-    word = header[READOUT_OFFSET]
-    for horizon in range(header[HORIZONS]):
-        returns = splat(0.0)
-        direction = splat(0.0)
-        moved = splat(0.0)
-        for column in range(0, columns, LANES):
-            lanes = load(design, column)
-            returns = returns + load(weights, word) * lanes
-            direction = direction + load(weights, word + LANES) * lanes
-            moved = moved + load(weights, word + 2 * LANES) * lanes
-            word += 3 * LANES
-        outputs[horizon, 0] = total(returns)
-        outputs[horizon, 1] = total(direction)
-        outputs[horizon, 2] = total(moved)
-        outputs[horizon, 3] = 0.0
+    word = header[READOUT_OFFSET] + horizon * OUTPUTS_PER_HORIZON * columns
+    returns, direction, moved = splat(0.0), splat(0.0), splat(0.0)
+    for column in range(0, columns, LANES):
+        lanes = load(designs, design + column)
+        returns = returns + load(weights, word) * lanes
+        direction = direction + load(weights, word + LANES) * lanes
+        moved = moved + load(weights, word + 2 * LANES) * lanes
+        word += OUTPUTS_PER_HORIZON * LANES
+    outputs[horizon, 0] = total(returns)
+    outputs[horizon, 1] = total(direction)
+    outputs[horizon, 2] = total(moved)
+    outputs[horizon, 3] = 0.0
+
+
+@inlined
+def _outputs_of_two(header: Int64s, weights: Float32s, design: Float32s, horizon: Int64, outputs: Float32s) -> None:
+    """Write the sums of *horizon* and the next one: six sums under way at a time hide what an addition takes."""
+    columns = header[COLUMNS_PADDED]
+    word = header[READOUT_OFFSET] + horizon * OUTPUTS_PER_HORIZON * columns
+    other = word + OUTPUTS_PER_HORIZON * columns
+    returns, direction, moved = splat(0.0), splat(0.0), splat(0.0)
+    other_returns, other_direction, other_moved = splat(0.0), splat(0.0), splat(0.0)
+    for column in range(0, columns, LANES):
+        lanes = load(design, column)
+        returns = returns + load(weights, word) * lanes
+        direction = direction + load(weights, word + LANES) * lanes
+        moved = moved + load(weights, word + 2 * LANES) * lanes
+        other_returns = other_returns + load(weights, other) * lanes
+        other_direction = other_direction + load(weights, other + LANES) * lanes
+        other_moved = other_moved + load(weights, other + 2 * LANES) * lanes
+        word += OUTPUTS_PER_HORIZON * LANES
+        other += OUTPUTS_PER_HORIZON * LANES
+    outputs[horizon, 0] = total(returns)
+    outputs[horizon, 1] = total(direction)
+    outputs[horizon, 2] = total(moved)
+    outputs[horizon, 3] = 0.0
+    outputs[horizon + 1, 0] = total(other_returns)
+    outputs[horizon + 1, 1] = total(other_direction)
+    outputs[horizon + 1, 2] = total(other_moved)
+    outputs[horizon + 1, 3] = 0.0
 
 
 @compiled

@@ -13,14 +13,25 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from penstock_kernels.compiled import Float32s, Int64, Int64s, compiled
+from penstock_kernels.compiled import Float32s, Int64, Int64s, compiled, inlined
 from penstock_kernels.elementary import fading_lanes, tanh_lanes
 from penstock_kernels.lanes import LANES, gather, load, splat, store
 from penstock_kernels.model import TIME_BASES, TOPOLOGIES
-from penstock_kernels.packed import FAN_IN, INPUTS, RESERVOIR_OFFSET, SHIFTS, TIME_BASE, TOPOLOGY, UNITS, UNITS_PADDED
+from penstock_kernels.packed import (
+    FAN_IN,
+    GROUP_WORDS,
+    INPUTS,
+    LEAK_OFFSET,
+    RESERVOIR_OFFSET,
+    SHIFTS,
+    TIME_BASE,
+    TOPOLOGY,
+    UNITS,
+    UNITS_PADDED,
+)
 
-_SPARSE: Final = TOPOLOGIES["sparse"]
-_DENSE: Final = TOPOLOGIES["dense"]
+SPARSE: Final = TOPOLOGIES["sparse"]
+DENSE: Final = TOPOLOGIES["dense"]
 _SECONDS: Final = TIME_BASES["seconds"]
 
 
@@ -41,76 +52,154 @@ def reservoir_step(header: Int64s, weights: Float32s, state: Float32s, inputs: F
 
     Allocates nothing. Source: Jaeger et al., Neural Networks 20 (2007); the cyclic form: Rodan and Tino (2011).
     """
+    units_padded = header[UNITS_PADDED]
     topology = header[TOPOLOGY]
-    if topology == _SPARSE:
-        _sparse_step(header, weights, state, inputs, design)
-    elif topology == _DENSE:
-        _dense_step(header, weights, state, inputs, design)
+    if topology == SPARSE:
+        for unit in range(0, units_padded, LANES):
+            store(design, unit, sparse_lanes(header, weights, unit, state, 0, inputs, 0))
+    elif topology == DENSE:
+        together = 4 * LANES
+        whole = units_padded // together * together
+        for unit in range(0, whole, together):
+            _dense_lanes(header, weights, unit, state, inputs, design)
+        for unit in range(whole, units_padded, LANES):
+            store(design, unit, dense_lanes(header, weights, unit, state, 0, inputs, 0))
     else:
-        _cyclic_step(header, weights, state, inputs, design)
-    units = header[UNITS]
-    for unit in range(units):
-        state[unit] = design[unit]
-        state[units + unit] = design[unit]
+        for unit in range(0, units_padded, LANES):
+            store(design, unit, cyclic_lanes(header, weights, unit, state, 0, inputs, 0))
+    activated_step(header, weights, state, 0, inputs, 0, design, 0)
 
 
-@compiled
-def _driven(weights: Float32s, word: Int64, inputs: Float32s, input_count: Int64) -> Any:
-    """Return b + W_in u of the sixteen units whose words begin at *word*."""
+@inlined
+def cyclic_lanes(
+    header: Int64s,
+    weights: Float32s,
+    unit: Int64,
+    states: Float32s,
+    state: Int64,
+    inputs: Float32s,
+    tick: Int64,
+) -> Any:
+    """Return b + W_in u + W x of sixteen units from *unit* on, of the state at *state* and the inputs at *tick*."""
+    word = header[RESERVOIR_OFFSET] + unit // LANES * header[GROUP_WORDS]
     activation = load(weights, word)
-    for position in range(input_count):
-        activation = activation + load(weights, word + (1 + position) * LANES) * splat(inputs[position])
+    word += LANES
+    for position in range(header[INPUTS]):
+        activation = activation + load(weights, word) * splat(inputs[tick + position])
+        word += LANES
+    for shift in range(header[FAN_IN]):
+        activation = activation + load(weights, word) * load(states, state + unit + header[SHIFTS + shift])
+        word += LANES
     return activation
 
 
-@compiled
-def _leaked(header: Int64s, inputs: Float32s, leak: Any, before: Any, activation: Any) -> Any:
-    """Return the new x of sixteen units."""
-    if header[TIME_BASE] == _SECONDS:
-        leak = fading_lanes(leak * splat(inputs[header[INPUTS]]))
-    return before + leak * (tanh_lanes(activation) - before)
-
-
-@compiled
-def _cyclic_step(header: Int64s, weights: Float32s, state: Float32s, inputs: Float32s, design: Float32s) -> None:
-    fan_in = header[FAN_IN]
-    input_count = header[INPUTS]
-    word = header[RESERVOIR_OFFSET]
-    for unit in range(0, header[UNITS_PADDED], LANES):
-        activation = _driven(weights, word, inputs, input_count)
-        word += (1 + input_count) * LANES
-        for shift in range(fan_in):
-            activation = activation + load(weights, word) * load(state, unit + header[SHIFTS + shift])
-            word += LANES
-        store(design, unit, _leaked(header, inputs, load(weights, word), load(state, unit), activation))
+@inlined
+def sparse_lanes(
+    header: Int64s,
+    weights: Float32s,
+    unit: Int64,
+    states: Float32s,
+    state: Int64,
+    inputs: Float32s,
+    tick: Int64,
+) -> Any:
+    """Return the same as cyclic_lanes of a sparse reservoir."""
+    word = header[RESERVOIR_OFFSET] + unit // LANES * header[GROUP_WORDS]
+    activation = load(weights, word)
+    word += LANES
+    for position in range(header[INPUTS]):
+        activation = activation + load(weights, word) * splat(inputs[tick + position])
         word += LANES
+    for _ in range(header[FAN_IN]):
+        activation = activation + load(weights, word + LANES) * gather(states, state, weights, word)
+        word += 2 * LANES
+    return activation
 
 
-@compiled
-def _sparse_step(header: Int64s, weights: Float32s, state: Float32s, inputs: Float32s, design: Float32s) -> None:
-    fan_in = header[FAN_IN]
-    input_count = header[INPUTS]
-    word = header[RESERVOIR_OFFSET]
-    for unit in range(0, header[UNITS_PADDED], LANES):
-        activation = _driven(weights, word, inputs, input_count)
-        word += (1 + input_count) * LANES
-        for _ in range(fan_in):
-            activation = activation + load(weights, word + LANES) * gather(state, weights, word)
-            word += 2 * LANES
-        store(design, unit, _leaked(header, inputs, load(weights, word), load(state, unit), activation))
+@inlined
+def dense_lanes(
+    header: Int64s,
+    weights: Float32s,
+    unit: Int64,
+    states: Float32s,
+    state: Int64,
+    inputs: Float32s,
+    tick: Int64,
+) -> Any:
+    """Return the same as cyclic_lanes of a dense reservoir."""
+    word = header[RESERVOIR_OFFSET] + unit // LANES * header[GROUP_WORDS]
+    activation = load(weights, word)
+    word += LANES
+    for position in range(header[INPUTS]):
+        activation = activation + load(weights, word) * splat(inputs[tick + position])
         word += LANES
+    for heard in range(header[UNITS]):
+        activation = activation + load(weights, word) * splat(states[state + heard])
+        word += LANES
+    return activation
 
 
-@compiled
-def _dense_step(header: Int64s, weights: Float32s, state: Float32s, inputs: Float32s, design: Float32s) -> None:
+@inlined
+def _dense_lanes(
+    header: Int64s, weights: Float32s, unit: Int64, state: Float32s, inputs: Float32s, design: Float32s
+) -> None:
+    """Write dense_lanes of four times sixteen units: four sums under way at a time hide what an addition takes."""
+    stride = header[GROUP_WORDS]
+    word0 = header[RESERVOIR_OFFSET] + unit // LANES * stride
+    word1, word2, word3 = word0 + stride, word0 + 2 * stride, word0 + 3 * stride
+    sum0, sum1, sum2, sum3 = load(weights, word0), load(weights, word1), load(weights, word2), load(weights, word3)
+    offset = LANES
+    for position in range(header[INPUTS]):
+        value = splat(inputs[position])
+        sum0 = sum0 + load(weights, word0 + offset) * value
+        sum1 = sum1 + load(weights, word1 + offset) * value
+        sum2 = sum2 + load(weights, word2 + offset) * value
+        sum3 = sum3 + load(weights, word3 + offset) * value
+        offset += LANES
+    for heard in range(header[UNITS]):
+        value = splat(state[heard])
+        sum0 = sum0 + load(weights, word0 + offset) * value
+        sum1 = sum1 + load(weights, word1 + offset) * value
+        sum2 = sum2 + load(weights, word2 + offset) * value
+        sum3 = sum3 + load(weights, word3 + offset) * value
+        offset += LANES
+    store(design, unit, sum0)
+    store(design, unit + LANES, sum1)
+    store(design, unit + 2 * LANES, sum2)
+    store(design, unit + 3 * LANES, sum3)
+
+
+@inlined
+def activated_step(
+    header: Int64s,
+    weights: Float32s,
+    states: Float32s,
+    state: Int64,
+    inputs: Float32s,
+    tick: Int64,
+    designs: Float32s,
+    design: Int64,
+) -> None:
+    """Turn the sums at *design* into the new x, in place, and write it over the state at *state*, twice.
+
+    Lanes past the units become 0 (their weights and leaks are 0, and so are those of the readout).
+    """
     units = header[UNITS]
-    input_count = header[INPUTS]
-    word = header[RESERVOIR_OFFSET]
-    for unit in range(0, header[UNITS_PADDED], LANES):
-        activation = _driven(weights, word, inputs, input_count)
-        word += (1 + input_count) * LANES
-        for heard in range(units):
-            activation = activation + load(weights, word) * splat(state[heard])
-            word += LANES
-        store(design, unit, _leaked(header, inputs, load(weights, word), load(state, unit), activation))
-        word += LANES
+    leaks = header[LEAK_OFFSET]
+    if header[TIME_BASE] == _SECONDS:
+        elapsed_s = splat(inputs[tick + header[INPUTS]])
+        for unit in range(0, header[UNITS_PADDED], LANES):
+            leak = fading_lanes(load(weights, leaks + unit) * elapsed_s)
+            before = load(states, state + unit)
+            after = before + leak * (tanh_lanes(load(designs, design + unit)) - before)
+            store(designs, design + unit, after)
+    else:
+        for unit in range(0, header[UNITS_PADDED], LANES):
+            before = load(states, state + unit)
+            after = before + load(weights, leaks + unit) * (tanh_lanes(load(designs, design + unit)) - before)
+            store(designs, design + unit, after)
+    for unit in range(units, header[UNITS_PADDED]):
+        designs[design + unit] = 0.0
+    for unit in range(units):
+        states[state + unit] = designs[design + unit]
+        states[state + units + unit] = designs[design + unit]
