@@ -16,11 +16,14 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from penstock_tuning.model.setting_flags import add_setting_flags
+
 _EXAMPLES: Final = """examples:
   penstock-train simulate --seconds 60 --seed 1 --out market.dbn.zst
   penstock-train fit market.dbn.zst --out market.safetensors
   penstock-train fit monday.dbn.zst tuesday.dbn.zst --horizons next_1ms,100ms,1s --name btc --out btc.safetensors
   penstock-train evaluate day.dbn.zst --report evaluation.html
+  penstock-train search monday.dbn.zst tuesday.dbn.zst --trials 50 --workers 2 --out best.json
   penstock-train describe btc.safetensors
 """
 _SIMULATE_EXAMPLES: Final = """examples:
@@ -54,6 +57,15 @@ _EVALUATE_EXAMPLES: Final = """examples:
 Ten blocks of equal rows in order of time, per instrument; the last seven are tested, each by what the blocks before it
 taught. Baselines: QI queue imbalance, unfitted; c ridge on the features; d2 c with averages and lags; f d2 with random
 units; W0 the model without recurrence; GB gradient boosting on d2. No figure includes costs: none is a profit.
+"""
+_SEARCH_EXAMPLES: Final = """examples:
+  penstock-train search day.dbn.zst --trials 50 --out best.json
+  penstock-train search *.dbn.zst --trials 200 --workers 8 --units-tried 512,1024,2048 --out best.json
+  penstock-train search *.dbn.zst --trials 200 --workers 8 --out best.json --resume      go on where it was stopped
+  penstock-train fit *.dbn.zst --settings best.json --out tuned.safetensors
+
+Trials are compared on the first seven of ten blocks of time; the last three are looked at once, for the best settings
+and for those that were given. Every trial is kept in best.json.study; Ctrl-C loses the trials under way and no other.
 """
 _DESCRIBE_EXAMPLES: Final = """examples:
   penstock-train describe model.safetensors
@@ -104,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     _add_fit(commands)
     _add_evaluate(commands)
+    _add_search(commands)
     _add_describe(commands)
     _add_default(commands)
     return parser
@@ -123,8 +136,6 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from penstock_tuning.model.setting_options import add_setting_options
-
     one = _command(commands, "fit", "train a model on recorded ticks", _FIT_EXAMPLES)
     one.add_argument("ticks", nargs="+", metavar="TICKS", help="tick files: DBN, CSV or Parquet")
     one.add_argument("--out", required=True, metavar="MODEL", help="ends in .safetensors; written whole or not at all")
@@ -139,12 +150,10 @@ def _add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--checkpoint-seconds", type=float, default=60.0, metavar="S", help="between two checkpoints (default 60)"
     )
     one.add_argument("--json", action="store_true", help="print the training report as JSON")
-    add_setting_options(one)
+    add_setting_flags(one)
 
 
 def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from penstock_tuning.model.setting_options import add_setting_options
-
     one = _command(commands, "evaluate", "score a model beside its baselines on recorded ticks", _EVALUATE_EXAMPLES)
     one.add_argument("ticks", nargs="+", metavar="TICKS", help="tick files: DBN, CSV or Parquet")
     one.add_argument("--model", default="", metavar="MODEL", help="score this model file as it is, beside QI")
@@ -157,7 +166,22 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "--threads", type=int, default=0, metavar="N", help="of the sums and the boosting (default: all cores)"
     )
     one.add_argument("--json", action="store_true", help="print everything as JSON")
-    add_setting_options(one, "next,next_1ms,100ms,50ev,1s")
+    add_setting_flags(one, "next,next_1ms,100ms,50ev,1s")
+
+
+def _add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    one = _command(commands, "search", "find settings that do better on past blocks", _SEARCH_EXAMPLES)
+    one.add_argument("ticks", nargs="+", metavar="TICKS", help="tick files: DBN, CSV or Parquet")
+    one.add_argument("--out", required=True, metavar="BEST", help="ends in .json; written whole or not at all")
+    one.add_argument("--trials", type=int, default=50, metavar="N", help="ended ones in all, resumed too (default 50)")
+    one.add_argument("--workers", type=int, default=1, metavar="W", help="processes (default 1: repeatable)")
+    one.add_argument("--search-seed", type=int, default=1, metavar="N", help="of the draws of settings (default 1)")
+    one.add_argument("--units-tried", default="256,512,1024", metavar="A,B", help="sizes (default 256,512,1024)")
+    one.add_argument("--resume", action="store_true", help="go on with BEST.study")
+    one.add_argument("--instruments", default="", metavar="A,B", help="train on these symbols alone")
+    one.add_argument("--columns", metavar="MAPPING", help="what the columns of CSV and Parquet files mean")
+    one.add_argument("--json", action="store_true", help="print what was found as JSON")
+    add_setting_flags(one)
 
 
 def _add_describe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

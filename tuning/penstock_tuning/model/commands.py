@@ -27,7 +27,14 @@ from penstock_tuning.model.settings import DEMONSTRATION_NOTICE
 
 def run(options: Namespace) -> int:
     """Run the command that *options* name and return its exit code."""
-    commands = {"simulate": _simulate, "fit": _fit, "evaluate": _evaluate, "describe": _describe, "default": _default}
+    commands = {
+        "simulate": _simulate,
+        "fit": _fit,
+        "evaluate": _evaluate,
+        "search": _search,
+        "describe": _describe,
+        "default": _default,
+    }
     return commands[options.command](options)
 
 
@@ -88,6 +95,15 @@ def _fit(options: Namespace) -> int:
 
 def _evaluate(options: Namespace) -> int:
     return run_evaluate(options, _bars)
+
+
+def _search(options: Namespace) -> int:
+    from penstock_tuning.model.search_command import run_search
+
+    with _bars() as on_progress:
+        told = run_search(options, on_progress)
+    print(told)
+    return 0
 
 
 def _describe(options: Namespace) -> int:

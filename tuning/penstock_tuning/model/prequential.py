@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from penstock_kernels.compiled import Float32s, Float64s
+from penstock_tuning.model.defaults import LINEAR_PENALTIES, PENALTIES
 from penstock_tuning.model.errors import TrainingError
 from penstock_tuning.model.history import History, Target
-from penstock_tuning.model.settings import BLOCKS, FIRST_FOLD, LINEAR_PENALTIES, PENALTIES
+from penstock_tuning.model.settings import BLOCKS, FIRST_FOLD
 
 
 class Design(Protocol):

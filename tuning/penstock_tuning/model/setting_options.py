@@ -6,7 +6,6 @@ what settings_as_json writes, read_settings reads: equal settings
 
 from __future__ import annotations
 
-import argparse
 import json
 from argparse import Namespace
 from collections.abc import Mapping
@@ -15,14 +14,7 @@ from typing import Any, Final
 
 from penstock_tuning.model.errors import TrainingError
 from penstock_tuning.model.horizons import parse_horizons
-from penstock_tuning.model.settings import (
-    DEFAULT_FAN_IN,
-    DEFAULT_HORIZONS,
-    DEFAULT_SPECTRAL_RADIUS,
-    DEFAULT_TOPOLOGY,
-    DEFAULT_UNITS,
-    FitSettings,
-)
+from penstock_tuning.model.settings import FitSettings
 
 _WHOLE: Final = ("units", "fan_in", "seed", "memory_lags")
 _REAL: Final = ("spectral_radius", "time_constant_events_min", "time_constant_events_max", "bias_scale", "clip")
@@ -32,36 +24,8 @@ _TEXTS: Final = ("topology", "time_base")
 KEYS: Final = ("horizons", "recurrence", *_WHOLE, *_REAL, *_REAL_OR_NONE, *_LISTS, *_TEXTS)
 
 
-def add_setting_options(parser: argparse.ArgumentParser, horizons: str = DEFAULT_HORIZONS) -> None:
-    """Let *parser* take every setting of a model; None where a flag is not given."""
-    group = parser.add_argument_group("settings of the model")
-    group.add_argument("--settings", metavar="FILE", help="JSON, such as search writes; flags win over it")
-    group.add_argument("--horizons", metavar="A,B", help=f"what to foretell (default {horizons})")
-    group.add_argument("--topology", help=f"cyclic, sparse or dense (default {DEFAULT_TOPOLOGY})")
-    group.add_argument("--units", type=int, metavar="N", help=f"of the reservoir (default {DEFAULT_UNITS})")
-    group.add_argument("--fan-in", type=int, metavar="K", help=f"units that each unit hears (default {DEFAULT_FAN_IN})")
-    group.add_argument(
-        "--spectral-radius", type=float, metavar="R", help=f"of W, above 0 (default {DEFAULT_SPECTRAL_RADIUS})"
-    )
-    group.add_argument("--no-recurrence", action="store_true", help="W = 0: the baseline W0")
-    group.add_argument("--time-base", metavar="BASE", help="events or seconds: what time constants are counted in")
-    group.add_argument("--time-constants", metavar="MIN,MAX", help="of the units, log-uniform between (default 0.2,30)")
-    group.add_argument("--leak", type=float, metavar="A", help="one for all units, per event, above 0 and at most 1")
-    group.add_argument("--input-scale", type=float, metavar="S", help="of W_in (default 1 / sqrt(inputs / 4))")
-    group.add_argument("--bias-scale", type=float, metavar="S", help="of the biases (default 1)")
-    group.add_argument(
-        "--memory-averages", metavar="A,B", help="time constants in events of the linear memory, or none"
-    )
-    group.add_argument("--memory-lags", type=int, metavar="L", help="past inputs that the readout sees")
-    group.add_argument("--penalty", metavar="A,B", help="tried on past blocks, relative to the rows (1e-4 to 1e3)")
-    group.add_argument(
-        "--linear-penalty", metavar="A,B", help="of inputs and their memory, as shares of the penalty (default 1)"
-    )
-    group.add_argument("--seed", type=int, help="of the reservoir (default 1)")
-
-
 def settings_of(options: Namespace, **others: Any) -> FitSettings:
-    """Return the settings that *options* of ``add_setting_options`` say; *others* are fields that are no flags.
+    """Return the settings that *options* of ``add_setting_flags`` say; *others* are fields that are no flags.
 
     Raises:
         TrainingError: a value is impossible or can't be read.

@@ -1,4 +1,4 @@
-"""What training is asked to do, checked before the first tick is read; every default of training stands here.
+"""What training is asked to do, checked before the first tick is read; the defaults stand in defaults.py.
 
 a FitSettings that exists can be trained: whatever is impossible is refused with its name, value and mend
 """
@@ -13,6 +13,20 @@ from typing import Final
 
 from penstock_kernels.elementary import exp
 from penstock_kernels.model import FAN_IN_MAX, MEMORY_GAINS_MAX, MEMORY_LAGS_MAX, TIME_BASES, TOPOLOGIES, Horizon
+from penstock_tuning.model.defaults import (
+    DEFAULT_BIAS_SCALE,
+    DEFAULT_CLIP,
+    DEFAULT_FAN_IN,
+    DEFAULT_HORIZONS,
+    DEFAULT_MEMORY_AVERAGES,
+    DEFAULT_MEMORY_LAGS,
+    DEFAULT_SPECTRAL_RADIUS,
+    DEFAULT_TIME_CONSTANTS,
+    DEFAULT_TOPOLOGY,
+    DEFAULT_UNITS,
+    LINEAR_PENALTIES,
+    PENALTIES,
+)
 from penstock_tuning.model.errors import TrainingError
 from penstock_tuning.model.horizons import parse_horizons
 
@@ -23,19 +37,6 @@ SCALE_MAX: Final = 100.0
 PENALTIES_MAX: Final = 32
 CLIP_MAX: Final = 1e3
 
-DEFAULT_HORIZONS: Final = "next,100ms,50ev"
-DEFAULT_TOPOLOGY: Final = "cyclic"
-DEFAULT_UNITS: Final = 1024
-DEFAULT_FAN_IN: Final = 8
-DEFAULT_SPECTRAL_RADIUS: Final = 0.6
-DEFAULT_TIME_CONSTANTS: Final = (0.2, 30.0)  # Shortest and longest, in time-base units.
-DEFAULT_BIAS_SCALE: Final = 1.0
-DEFAULT_MEMORY_AVERAGES: Final = (2.0, 5.0, 10.0, 30.0)  # Time constants, in events.
-DEFAULT_MEMORY_LAGS: Final = 5
-DEFAULT_CLIP: Final = 6.0
-PENALTIES: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)  # Relative to the number of rows.
-LINEAR_PENALTIES: Final = (1.0,)  # Of the columns [m, u], as shares of the units' penalty.
-
 BLOCKS: Final = 10  # Of time, with about as many ticks each.
 SURVEY_BLOCKS: Final = 3  # The first ones, which scales and ranges come from.
 FIRST_FOLD: Final = 2  # The first block, from 0, whose errors choose penalties.
@@ -44,9 +45,6 @@ SEARCH_BLOCKS: Final = 7  # The first ones: all that search may look at.
 WASHOUT_TICKS: Final = 256  # At the start of each stream: states and averages still remember that they began at 0.
 WINSORISED: Final = (0.005, 0.995)  # Quantiles of the past returns that returns are limited to.
 DEMONSTRATION_NOTICE: Final = "A demonstration, trained on a simulated market: never trade on it."
-
-TRAIN_SHARE: Final = 0.6
-VALIDATION_SHARE: Final = 0.2
 
 
 @dataclass(frozen=True)

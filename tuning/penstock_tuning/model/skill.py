@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_kernels.compiled import Float64s
-from penstock_tuning.model.bootstrap import BOOTSTRAP_BLOCKS, PARTS_PER_BLOCK, interval, make_draws
+from penstock_tuning.model.bootstrap import BOOTSTRAP_BLOCKS, interval, make_draws
 from penstock_tuning.model.calibrate import fit_slope
 from penstock_tuning.model.ordered_histogram import OrderedHistogram
 from penstock_tuning.model.readouts import MODEL
 from penstock_tuning.model.scores import Errors, Ranking
 from penstock_tuning.model.settings import BLOCKS, FIRST_TEST
 
+PARTS_PER_BLOCK: Final = 4
 PARTS: Final = BOOTSTRAP_BLOCKS * PARTS_PER_BLOCK
 IMBALANCE: Final = "queue_imbalance"
 _SHIFT: Final = np.uint32(19)  # Leaves sign, exponent and 4 bits of the fraction.
