@@ -122,9 +122,21 @@ def test_a_network_left_alone_feeds_itself() -> None:
     assert found.tolist() == [0.5, 1.0, 2.0]
 
 
+def test_a_network_that_runs_away_is_stopped() -> None:
+    subject = OurNetwork(Network.draw("cyclic", 0, units=20))
+    found = reference_runs._left_alone(subject, lambda rows: rows[:, -1:] * 1e5, np.zeros(20), 1.0, 5)
+    assert found.tolist() == [1e5, *[reference_runs.DIVERGED] * 4]
+
+
 def test_mackey_glass_and_minimal_esn_are_scored_with_small_networks() -> None:
-    assert 0.0 < reference_runs.mackey_glass_error("sparse", 0, 100) < 0.2
+    assert 0.0 < reference_runs.mackey_glass_error("sparse", 2, 300) < 0.05
     assert 0.0 < reference_runs.minimal_esn_error("sparse", 0, 100) < 0.02
+
+
+def test_network_that_runs_away_scores_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in (float("nan"), float("inf"), 1e200):
+        monkeypatch.setitem(reference_runs.TASKS, "away", lambda _name, _seed, _units, value=value: value)
+        assert reference_runs.run_jobs({"jobs": [["away", "cyclic", 0, 10]]})["values"] == [reference_runs.DIVERGED]
 
 
 def test_peer_goes_on_where_it_stopped() -> None:

@@ -98,7 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     one = _benchmark(
         names, "kernels", "one tick per topology and size, against ReservoirPy, NumPy, SciPy and the floor"
     )
-    one.add_argument("--rounds", type=int, default=9, metavar="N", help="all sides take turns; median of N (default 9)")
+    one.add_argument(
+        "--rounds", type=int, default=51, metavar="N", help="all sides take turns; median of N (default 51)"
+    )
     one.add_argument("--quick", action="store_true", help="small networks: to see that it works, not to publish")
     one = _benchmark(names, "reference", "the field's reference tasks, beside ReservoirPy and what was published")
     one.add_argument("--seeds", type=int, default=10, metavar="N", help="of each task and network (default 10)")

@@ -17,7 +17,14 @@ from penstock_tuning.bench.progress import Progress
 from penstock_tuning.bench.raw import check_raw_name, save_raw
 from penstock_tuning.bench.settings import Bench
 
-NAMES = ("load", "grpc", "throughput", "memory", "startup")  # As `all` runs them: the one that wants quiet first.
+NAMES = (
+    "load",
+    "grpc",
+    "throughput",
+    "memory",
+    "startup",
+    "kernels",
+)  # As `all` runs them: the one that wants quiet first.
 
 
 def run(options: Namespace) -> int:
@@ -85,7 +92,7 @@ def _planned(options: Namespace) -> dict[str, Callable[[Bench], Outcome]]:
     held = memory.MemorySettings(number("count", 1_000_000))
     starts = startup.StartupSettings(given.get("repeat", 3))
     tasks = reference.ReferenceSettings(given.get("seeds", 10), bool(given.get("quick")))
-    ticks = kernel_times.KernelSettings(given.get("rounds", 9), bool(given.get("quick")))
+    ticks = kernel_times.KernelSettings(given.get("rounds", 51), bool(given.get("quick")))
     measures: dict[str, Callable[[Bench], Outcome]] = {
         "load": lambda bench: load.measure(open_loop, bench),
         "grpc": lambda bench: round_trips.measure(grpc, bench),

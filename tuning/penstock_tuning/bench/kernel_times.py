@@ -1,7 +1,8 @@
 """``penstock-bench kernels``: one tick, features in and three horizons out, per topology, beside what others do.
 
     X_us[N]       median over the rounds of X's microseconds per tick at N units
-    ratio_X[N]    median over the rounds of X's time over cyclic's in the same round
+    ratio_X[N]    X_us[N] / cyclic_us[N]
+    quickest_us   the quickest round of each: what a median tells besides is how busy the machine was
     floor_us[N]   the time to read the bytes of the cyclic model's weights once, from the cache they lie in
 
 All sides take turns in every round, in one process on one processor, so that a slow moment of the machine meets all.
@@ -93,11 +94,12 @@ def figures_of(found: dict[str, Any]) -> dict[str, Any]:
     """Return the figures of what the part has found; None, or an empty object, for sides that took no part."""
     times: dict[str, dict[str, list[float]]] = found["times_us"]
     figures: dict[str, Any] = {f"{name}_us": _medians(times.get(name, {})) for name in TIMED}
-    cyclic = times["cyclic"]
+    figures["quickest_us"] = {
+        name: {units: min(values) for units, values in times.get(name, {}).items()} for name in TIMED
+    }
     for name in kernel_part.PEERS:
         figures[f"ratio_{name}"] = {
-            units: median(theirs / ours for theirs, ours in zip(values, cyclic[units], strict=True))
-            for units, values in times.get(name, {}).items()
+            units: value / figures["cyclic_us"][units] for units, value in figures[f"{name}_us"].items()
         }
         figures[f"ratio_1024_{name}"] = figures[f"ratio_{name}"].get(_AT)
     figures["weight_bytes"] = found["weight_bytes"]

@@ -100,11 +100,11 @@ def measure(settings: ReferenceSettings, bench: Bench) -> Outcome:
     peer = peer_name()
     subjects = (*OURS, PEER) if peer else OURS
     rows: list[dict[str, Any]] = []
-    for case in cases(settings):
-        names = (runs.LINEAR, *subjects) if case == cases(settings)[0] else subjects
-        title = f"{case.name}: {case.measure} of {', '.join(names)}, {settings.seeds} seeds"
-        with bench.progress.step(title):
-            rows += _rows(case, names, settings.seeds, bench.folder)
+    planned = cases(settings)
+    for task in ("all",) if settings.quick else tuple(dict.fromkeys(case.task for case in planned)):
+        chosen = [case for case in planned if task in ("all", case.task)]
+        with bench.progress.step(f"reference: {task}, {settings.seeds} seeds of {', '.join(subjects)}"):
+            rows += _rows(chosen, subjects, settings.seeds, bench.folder)
     compared = [row for row in rows if row["within_peer_spread"] is not None]
     capacities = [abs(row["median"] - row["published"]) for row in rows if row["task"] == "memory"]
     figures: dict[str, Any] = {
@@ -124,35 +124,39 @@ def measure(settings: ReferenceSettings, bench: Bench) -> Outcome:
     return Outcome("reference", figures, conditions, shown, lines=tuple(table(rows)))
 
 
-def _rows(case: Case, names: tuple[str, ...], seeds: int, folder: Path) -> list[dict[str, Any]]:
-    jobs = [(case.task, name, seed, case.units) for seed in range(seeds) for name in names]
-    found = _run_jobs(jobs, folder)
-    rows = []
-    for position, name in enumerate(names):
-        values = [value for value, _ in found[position :: len(names)]]
-        low, median, high = (float(value) for value in np.quantile(values, (0.25, 0.5, 0.75)))
-        rows.append(
-            {
-                "task": case.task,
-                "case": case.name,
-                "units": case.units if name != runs.LINEAR else 0,
-                "subject": name,
-                "measure": case.measure,
-                "mean": float(np.mean(values)),
-                "deviation": float(np.std(values)),
-                "lower_quartile": low,
-                "median": median,
-                "upper_quartile": high,
-                "values": values,
-                "published": case.published or None,
-                "source": case.source,
-                "seconds": round(sum(seconds for _, seconds in found[position :: len(names)]), 2),
-            }
-        )
-    peers = [row for row in rows if row["subject"] == PEER]
-    for row in rows:
+def _rows(chosen: list[Case], subjects: tuple[str, ...], seeds: int, folder: Path) -> list[dict[str, Any]]:
+    """Run *chosen* and return a row for each case and subject; the linear control needs no units, so it is run once."""
+    plan = [(case, name) for case in chosen for name in subjects]
+    control = next((position for position, case in enumerate(chosen) if case.task == "narma10"), None)
+    if control is not None:
+        plan.insert(control * len(subjects), (chosen[control], runs.LINEAR))
+    found = _run_jobs([(case.task, name, seed, case.units) for seed in range(seeds) for case, name in plan], folder)
+    rows = [_row(case, name, found[position :: len(plan)]) for position, (case, name) in enumerate(plan)]
+    for (case, _), row in zip(plan, rows, strict=True):
+        peers = [one for one in rows if one["case"] == case.name and one["subject"] == PEER]
         row["within_peer_spread"] = _within(row, peers[0], case) if peers and row["subject"] in OURS else None
     return rows
+
+
+def _row(case: Case, name: str, found: list[tuple[float, float]]) -> dict[str, Any]:
+    values = [value for value, _ in found]
+    low, middle, high = (float(value) for value in np.quantile(values, (0.25, 0.5, 0.75)))
+    return {
+        "task": case.task,
+        "case": case.name,
+        "units": case.units if name != runs.LINEAR else 0,
+        "subject": name,
+        "measure": case.measure,
+        "mean": float(np.mean(values)),
+        "deviation": float(np.std(values)),
+        "lower_quartile": low,
+        "median": middle,
+        "upper_quartile": high,
+        "values": values,
+        "published": case.published or None,
+        "source": case.source,
+        "seconds": round(sum(seconds for _, seconds in found), 2),
+    }
 
 
 def _within(ours: dict[str, Any], peer: dict[str, Any], case: Case) -> bool:
