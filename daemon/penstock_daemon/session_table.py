@@ -23,15 +23,13 @@ from penstock_daemon import engine_memory as memory
 from penstock_daemon import faults
 from penstock_daemon.engine import WARM_UP_SOURCE, Engine
 from penstock_daemon.engine_memory import Command
+from penstock_daemon.hello_checks import check_hello
 from penstock_daemon.loop_link import LoopLink
 from penstock_daemon.model_table import ModelEntry, ModelTable
 from penstock_daemon.online_table import OnlineTable
-from penstock_daemon.sessions import FIRST_SEQUENCE_MAX, Counts, Hold, Session
+from penstock_daemon.sessions import Counts, Hold, Session
 
-PROTOCOL_VERSION: Final = 1
-_NAME_CHARACTERS: Final = 64
 _TOKEN_BYTES: Final = 16
-_RESUME_TOKEN_BYTES_MAX: Final = 64
 _SETTLE_S: Final = 2.0
 
 _log = structlog.get_logger("penstock.sessions")
@@ -90,7 +88,7 @@ class SessionTable:
         Raises:
             SessionFault: the Hello is refused, and why.
         """
-        self._check(hello)
+        check_hello(hello, instruments_max=self.limits.instruments_max, online_allowed=self._online.allowed)
         lost = self._by_token.get(hello.resume_token) if hello.resume_token else None
         if lost is not None and not lost.closed:
             resumed = self._resume(lost, hello)
@@ -342,71 +340,3 @@ class SessionTable:
         for session in self.sessions:
             if session.online:
                 self._online.write(self._online.copies(session))
-
-    def _check(self, hello: pb.Hello) -> None:
-        if hello.protocol_version != PROTOCOL_VERSION:
-            raise faults.out_of_order(
-                "PROTOCOL_VERSION",
-                field="Hello.protocol_version",
-                value=hello.protocol_version,
-                mend=f"this daemon speaks version {PROTOCOL_VERSION}",
-            )
-        if hello.pace not in (pb.PACE_UNSPECIFIED, pb.PACE_REALTIME, pb.PACE_BULK):
-            raise faults.invalid("PACE", field="Hello.pace", value=hello.pace, mend="use PACE_REALTIME or PACE_BULK")
-        if len(hello.client_name) > _NAME_CHARACTERS:
-            raise faults.invalid(
-                "CLIENT_NAME", field="Hello.client_name", value=hello.client_name, mend="use 64 characters at most"
-            )
-        if len(hello.resume_token) > _RESUME_TOKEN_BYTES_MAX:
-            raise faults.invalid(
-                "RESUME_TOKEN",
-                field="Hello.resume_token",
-                value=f"{len(hello.resume_token)} bytes",
-                mend="give the token of Welcome or Goodbye, or none",
-            )
-        if hello.first_sequence > FIRST_SEQUENCE_MAX:
-            raise faults.invalid(
-                "FIRST_SEQUENCE",
-                field="Hello.first_sequence",
-                value=hello.first_sequence,
-                mend=f"number ticks from {FIRST_SEQUENCE_MAX} at most",
-            )
-        if hello.online_readout and not self._online.allowed:
-            raise faults.out_of_order(
-                "ONLINE_DISABLED",
-                field="Hello.online_readout",
-                value="true",
-                mend="this daemon allows none; do without, or set online.enabled and online.states",
-            )
-        if not hello.instruments:
-            raise faults.invalid(
-                "INSTRUMENTS_EMPTY", field="Hello.instruments", value="empty", mend="name the instruments of your ticks"
-            )
-        if len(hello.instruments) > self.limits.instruments_max:
-            raise faults.exhausted(
-                "INSTRUMENTS",
-                field="Hello.instruments",
-                value=f"{len(hello.instruments)} instruments",
-                mend=f"name {self.limits.instruments_max} at most, or raise sessions.instruments_max",
-            )
-        ids: set[int] = set()
-        names: set[tuple[str, str]] = set()
-        for index, one in enumerate(hello.instruments):
-            where = f"Hello.instruments[{index}]"
-            if not 1 <= len(one.symbol) <= _NAME_CHARACTERS:
-                raise faults.invalid(
-                    "SYMBOL", field=f"{where}.symbol", value=one.symbol, mend="give 1 to 64 characters"
-                )
-            if one.instrument_id in ids:
-                raise faults.invalid(
-                    "INSTRUMENT_TWICE",
-                    field=f"{where}.instrument_id",
-                    value=one.instrument_id,
-                    mend="give each id once",
-                )
-            if (one.dataset, one.symbol) in names:
-                raise faults.invalid(
-                    "SYMBOL_TWICE", field=f"{where}.symbol", value=one.symbol, mend="name each dataset and symbol once"
-                )
-            ids.add(one.instrument_id)
-            names.add((one.dataset, one.symbol))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from penstock.v1 import model_pb2, model_pb2_grpc
 from penstock.v1 import prediction_pb2 as pb
 from penstock.v1.records import PREDICTION_DTYPE, PROBABILITY_ONE
 from penstock_daemon.online_snapshot import Owner, restore
@@ -274,3 +276,26 @@ def test_market_whose_relation_turns_round_is_learned_anew_by_a_session_that_ask
     after = pairwise_auc(learned["probability_up"][rows, 0].astype(float), up)
     assert before < 0.5
     assert after > 0.55
+
+
+def test_switched_model_starts_from_nothing_and_what_the_old_one_learned_is_kept(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    small_model(tmp_path, 1, name="alpha", rebuild_ticks=64)
+    beta = load_model(small_model(tmp_path, 2, name="beta", rebuild_ticks=64)).model
+    sets = online(tmp_path, f"online.snapshot_folder={kept}", f"models.folder={tmp_path}", "models.active=alpha")
+    with running_daemon(tmp_path, *sets) as daemon, grpc.insecure_channel(daemon.address) as channel:
+        models = model_pb2_grpc.ModelServiceStub(channel)
+        with RawStream(daemon.address) as stream:
+            stream.hello(online_readout=True)
+            run_through(stream, STREAM[:300])
+            models.LoadModel(model_pb2.LoadModelRequest(file="beta.safetensors"), timeout=20)
+            switch = model_pb2.ActivateModelRequest(name="beta", open_sessions=True)
+            assert models.ActivateModel(switch, timeout=20).sessions_switched == 1
+            assert len(list(kept.iterdir())) == 1
+            served = run_through(stream, STREAM[300:])["forecasts"]
+            leave(stream)
+        assert len(list(kept.iterdir())) == 2
+    packed, place = pack(beta), new_place(pack(beta))
+    run_predictions(packed, STREAM[300 - 64 : 300], place)
+    wanted = recorded(run_online(packed, STREAM[300:], new_online_place(beta, SETTINGS), place))
+    assert served.tobytes() == wanted.tobytes()
