@@ -104,7 +104,7 @@ def test_describe_tells_data_skill_and_notice(model: Path, capsys: pytest.Captur
 
 
 def test_help_has_examples_for_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ([], ["simulate"], ["fit"], ["describe"], ["default"]):
+    for command in ([], ["simulate"], ["fit"], ["search"], ["describe"], ["default"]):
         assert main([*command, "--help"]) == 0
         assert "penstock-train" in capsys.readouterr().out
 
@@ -120,7 +120,25 @@ def test_help_has_examples_for_every_command(capsys: pytest.CaptureFixture[str])
         (["fit", "MARKET", "--out", "m.safetensors", "--instruments", "XYZ"], "no instrument has this name"),
         (["fit", "MARKET", "MARKET", "--out", "m.safetensors"], "two files hold the same bytes"),
         (["fit", "MARKET", "--out", "m.safetensors", "--name", ""], "name must be 1 to 64 printable characters"),
-        (["fit", "SHORT", "--out", "m.safetensors"], "too few ticks"),
+        (["fit", "SHORT", "--out", "m.safetensors"], "no tick has a label for every horizon"),
+        (
+            ["fit", "MARKET", "--out", "m.safetensors", "--spectral-radius", "0"],
+            "--no-recurrence gives the baseline W0",
+        ),
+        (["fit", "MARKET", "--out", "m.safetensors", "--fan-in", "32", "--units", "32"], "fan-in=32, units=32"),
+        (["fit", "MARKET", "--out", "m.safetensors", "--leak", "1.5"], "leak must be above 0 and at most 1: leak=1.5"),
+        (
+            ["fit", "MARKET", "--out", "m.safetensors", "--penalty", "1,-1"],
+            "penalty must not be negative: penalty=1,-1",
+        ),
+        (["fit", "MARKET", "--out", "m.safetensors", "--penalty", "x"], "penalty must be numbers"),
+        (["fit", "MARKET", "--out", "m.safetensors", "--horizons", "1s,100ms"], "horizons of one kind must grow"),
+        (["fit", "MARKET", "--out", "m.safetensors", "--time-constants", "3"], "time constants must be two numbers"),
+        (["fit", "MARKET", "--out", "m.safetensors", "--settings", "CUT"], "can't be read as JSON"),
+        (["search", "MARKET", "--out", "best.txt"], "out must end in .json: out=best.txt"),
+        (["search", "MARKET", "--out", "best.json", "--trials", "0"], "trials must be 1 to 100000: trials=0"),
+        (["search", "MARKET", "--out", "best.json", "--workers", "0"], "workers must be 1 to 256: workers=0"),
+        (["search", "MARKET", "--out", "best.json", "--units-tried", "8"], "units tried must be 16 to 8192"),
         (["fit", "CUT", "--out", "m.safetensors"], "cut"),
         (["describe", "MARKET"], "model file is refused"),
         (["describe", "none.safetensors"], "model file can't be read"),

@@ -14,7 +14,6 @@ from penstock_kernels.model_file import default_model, model_from_bytes, model_t
 from penstock_kernels.predictor import pack
 from penstock_tuning.market.settings import MarketSettings
 from penstock_tuning.market.simulator import Market, simulate
-from penstock_tuning.model import readouts
 from penstock_tuning.model.errors import TrainingError
 from penstock_tuning.model.fit import fit
 from penstock_tuning.model.horizons import parse_horizons
@@ -87,11 +86,11 @@ def test_market_without_signal_is_not_foretold() -> None:
     assert skill["next"]["return_r2"]["model"] < 0.01
 
 
-def test_rows_are_foretold_only_by_readouts_of_earlier_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_foretold_only_by_readouts_of_earlier_rows() -> None:
     """A reservoir far too large for its rows learns them by heart; that must show in no figure and no curve."""
-    monkeypatch.setattr(readouts, "PENALTIES", (1e-9,))
     free = simulate(MarketSettings(seed=5, signal=0.0, instruments=1), 30.0)
-    model = fit(market_recording(free, "free"), replace(SMALL, units=512, horizons=parse_horizons("next,20ev")))
+    settings = replace(SMALL, units=512, penalties=(1e-9,), horizons=parse_horizons("next,20ev"))
+    model = fit(market_recording(free, "free"), settings)
     for index, name in enumerate(("next", "20ev")):
         assert abs(model.training["skill"][name]["direction_auc"]["model"] - 0.5) < 0.15
         assert model.training["skill"][name]["return_r2"]["model"] < 0.0
@@ -107,10 +106,11 @@ def test_report_says_what_was_trained_on_and_how() -> None:
     assert data["instruments"] == ["PENSTOCK.SIM:SIMA", "PENSTOCK.SIM:SIMB"]
     assert "profit" in training["caveat"]
     assert "never shuffled" in training["protocol"]["text"]
-    first, second = training["protocol"]["boundaries_ns"]
-    assert data["first_ns"] < first < second < data["last_ns"]
-    rows = training["rows"]
-    assert rows["train"] > 2 * rows["validation"] > 0
+    boundaries = training["protocol"]["boundaries_ns"]
+    assert [data["first_ns"], *boundaries, data["last_ns"]] == sorted({data["first_ns"], *boundaries, data["last_ns"]})
+    rows = training["rows_by_block"]
+    assert len(rows) == len(boundaries) + 1 == 10
+    assert max(rows) < 2 * min(rows)
     assert set(training["skill"]["next"]["direction_auc_by_instrument"]) == set(data["instruments"])
 
 
@@ -137,12 +137,12 @@ def test_four_horizons_of_every_kind_can_be_trained() -> None:
     settings = replace(SMALL, horizons=parse_horizons("next,next_1ms,1s,200ev"))
     model = fit(market_recording(market(), "market 1"), settings)
     assert [one.name for one in model.horizons] == ["next", "next_1ms", "1s", "200ev"]
-    assert model.readout.shape == (12, 64 + model.inputs + 1)
+    assert model.readout.shape == (12, model.columns)
 
 
 def test_too_few_ticks_are_refused_with_what_is_missing() -> None:
-    with pytest.raises(TrainingError, match=r"too few ticks .* train segment: rows=\d+, needed=1000, ticks=900"):
-        fit(market_recording(of_ticks(quotes(900)), "short"), SMALL)
+    with pytest.raises(TrainingError, match=r"too few ticks .* blocks of time: rows=\d+, needed=500, ticks=900"):
+        fit(market_recording(of_ticks(quotes(900)), "short"), replace(SMALL, horizons=parse_horizons("5ev")))
 
 
 def test_mid_that_never_moves_is_refused() -> None:
@@ -163,9 +163,33 @@ def test_horizon_longer_than_the_recording_is_refused() -> None:
     ("changes", "sentence"),
     [
         ({"units": 8}, "units must be 16 to 8192: units=8"),
-        ({"fan_in": 64}, "fan-in must be 1 to units - 1: fan-in=64, units=64"),
+        ({"fan_in": 64}, "fan-in must be 1 to units - 1, at most 64: fan-in=64, units=64"),
         ({"seed": -1}, "seed must be a whole number"),
-        ({"spectral_radius": -0.1}, "spectral radius must be 0 to 2: spectral-radius=-0.1"),
+        ({"fan_in": 0}, "fan-in must be 1 to units - 1, at most 64: fan-in=0, units=64"),
+        ({"units": 256, "fan_in": 65}, "at most 64: fan-in=65"),
+        ({"spectral_radius": -0.1}, "spectral radius must be above 0 and at most 2: spectral-radius=-0.1"),
+        ({"spectral_radius": 0.0}, "--no-recurrence gives the baseline W0"),
+        ({"spectral_radius": float("nan")}, "spectral-radius=nan"),
+        ({"topology": "ring"}, "topology must be one of cyclic, sparse, dense: topology='ring'"),
+        ({"leak": 0.0}, "leak must be above 0 and at most 1: leak=0.0"),
+        ({"leak": 1.01}, "leak must be above 0 and at most 1: leak=1.01"),
+        ({"leak": 0.3, "time_base": "seconds"}, "leak is counted per event: leak=0.3, time-base=seconds"),
+        ({"time_base": "hours"}, "time base must be one of events, seconds: time-base='hours'"),
+        ({"time_constant_events_min": 5.0, "time_constant_events_max": 2.0}, "time-constants=5,2"),
+        ({"input_scale": 0.0}, "input-scale=0.0"),
+        ({"bias_scale": -1.0}, "bias-scale=-1.0"),
+        ({"memory_averages": (10.0, 2.0)}, "memory-averages=10,2"),
+        ({"memory_averages": (0.5,)}, "of at least 1 event that grow: memory-averages=0.5"),
+        ({"memory_lags": -1}, "memory lags must be 0 to"),
+        ({"penalties": (0.1, -1.0)}, "penalty must not be negative: penalty=0.1,-1"),
+        ({"penalties": ()}, "penalty must be 1 to 32 numbers"),
+        ({"linear_penalties": (-0.5,)}, "linear penalty must not be negative: linear-penalty=-0.5"),
+        ({"clip": 0.0}, "clip must be above 0"),
+        ({"horizons": ()}, "horizons must be 1 to 4"),
+        (
+            {"horizons": tuple(reversed(parse_horizons("100ms,1s")))},
+            "horizons of one kind must grow: horizons='1s,100ms'",
+        ),
     ],
 )
 def test_impossible_settings_are_refused_by_name(changes: dict[str, float], sentence: str) -> None:

@@ -140,8 +140,9 @@ def _check(
     names = ",".join(one.name for one in horizons)
     if not counts.sum():
         raise TrainingError(
-            f"no tick has a label for every horizon: ticks={recordings.ticks}, horizons={names}; "
-            "the mid never moves, or the recording ends too soon: record longer or leave out the longest horizon"
+            f"no tick has a label for every horizon within its tenth of the recording: ticks={recordings.ticks}, "
+            f"horizons={names}; the mid never moves, or the recording is too short: record longer or leave out the "
+            "longest horizon"
         )
     surveyed = int(counts[:SURVEY_BLOCKS].sum())
     if surveyed < ROWS_MIN:
