@@ -59,7 +59,7 @@ class Checkpoint:
         if not self._resume or not self.path.exists():
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as kept:
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
                 about = json.loads(bytes(kept[_ABOUT]))
                 arrays = {name: kept[name] for name in kept.files if name != _ABOUT}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 from penstock_tuning.model.settings import FitSettings
 
-UNITS: Final = (64, 128, 256, 512, 1024, 2048)
 TOPOLOGIES: Final = ("cyclic", "sparse")  # A dense one costs as much as it has weights.
 MEMORIES: Final[dict[str, tuple[float, ...]]] = {
     "none": (),
@@ -47,13 +46,18 @@ class Space:
     units: tuple[int, ...]
     inputs: int
 
+    @property
+    def fan_in_max(self) -> int:
+        """What fits the smallest reservoir too."""
+        return min(FAN_IN[1], self.units[0] - 1)
+
 
 def draw_settings(trial: Any, base: FitSettings, space: Space) -> FitSettings:
     """Return *base* with what the Optuna *trial* draws from *space*."""
     draws = {
         "topology": trial.suggest_categorical("topology", TOPOLOGIES),
         "units": trial.suggest_categorical("units", space.units),
-        "fan_in": trial.suggest_int("fan_in", FAN_IN[0], FAN_IN[1], log=True),
+        "fan_in": trial.suggest_int("fan_in", FAN_IN[0], space.fan_in_max, log=True),
         "spectral_radius": trial.suggest_float("spectral_radius", *RADIUS),
         "bias_scale": trial.suggest_float("bias_scale", *BIAS),
         "memory": trial.suggest_categorical("memory", tuple(MEMORIES)),
@@ -97,7 +101,7 @@ def draws_of(settings: FitSettings, space: Space) -> dict[str, Any]:
     return {
         "topology": settings.topology if settings.topology in TOPOLOGIES else TOPOLOGIES[0],
         "units": min(space.units, key=lambda one: abs(one - settings.units)),
-        "fan_in": min(max(settings.fan_in, FAN_IN[0]), FAN_IN[1]),
+        "fan_in": min(max(settings.fan_in, FAN_IN[0]), space.fan_in_max),
         "spectral_radius": min(max(settings.spectral_radius, RADIUS[0]), RADIUS[1]),
         "bias_scale": min(max(settings.bias_scale, BIAS[0]), BIAS[1]),
         "memory": next(iter(near), "usual"),

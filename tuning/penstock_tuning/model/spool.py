@@ -180,7 +180,8 @@ def _in_order(ticks: NDArray[np.void]) -> bool:
     return True
 
 
-def walk_ranges(start: int, stop: int, step: int = WALK_TICKS) -> Iterator[tuple[int, int]]:
-    """Yield the ends of consecutive ranges of at most *step* rows from *start* to before *stop*."""
+def walk_ranges(start: int, stop: int, step: int | None = None) -> Iterator[tuple[int, int]]:
+    """Yield the ends of consecutive ranges of at most *step* rows (None: WALK_TICKS) from *start* to before *stop*."""
+    step = WALK_TICKS if step is None else step
     for first in range(start, stop, step):
         yield first, min(first + step, stop)

@@ -1,0 +1,181 @@
+"""Readouts by blocks: each of earlier rows alone, penalties of past errors alone, the sums those of the rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from penstock_kernels.model import OUTPUTS_PER_HORIZON
+from penstock_tuning.model.block_pass import BlockPass, Task, block_boundaries, part_boundaries
+from penstock_tuning.model.bootstrap import make_draws
+from penstock_tuning.model.fit import untrained
+from penstock_tuning.model.gram import Gram
+from penstock_tuning.model.horizons import parse_horizons
+from penstock_tuning.model.progress import silent
+from penstock_tuning.model.readouts import FEATURES, MODEL, Family, Penalty, Readouts, families_of
+from penstock_tuning.model.recordings import market_recording
+from penstock_tuning.model.ridge import solve
+from penstock_tuning.model.settings import BLOCKS, FIRST_FOLD, FIRST_TEST
+from penstock_tuning.model.skill import BINS, PARTS, ForecasterSkill, HorizonSkill, bins_of_scores
+from penstock_tuning.model.survey import survey
+from penstock_tuning.model.walk import Cursor, parts_of_block
+from support.simulated import SMALL, market, pairwise_auc
+
+COLUMNS, UNITS = 12, 8
+HORIZONS = parse_horizons("20ev")
+
+
+def rows_of(block: int, rows: int = 150) -> np.ndarray:
+    noise = np.random.default_rng(block)
+    made = noise.standard_normal((rows, COLUMNS + OUTPUTS_PER_HORIZON)).astype(np.float32)
+    made[:, COLUMNS - 1] = 1.0
+    made[:, COLUMNS:] += 0.3 * made[:, :3]
+    return made
+
+
+def walked(penalties: tuple[Penalty, ...]) -> tuple[Readouts, list[np.ndarray]]:
+    """Return readouts after all blocks, and what each block was foretold by."""
+    family = Family(MODEL, 0, penalties)
+    readouts = Readouts([family], UNITS, COLUMNS, HORIZONS)
+    used = []
+    for block in range(BLOCKS):
+        readouts.begin(block)
+        if block >= FIRST_TEST:
+            used.append(readouts.weights(block, family))
+        rows = rows_of(block)
+        for part in (rows[:70], rows[70:]):
+            readouts.add(part[:, :COLUMNS], part[:, COLUMNS:], [np.ones(len(part))])
+        readouts.end(block)
+    return readouts, used
+
+
+def test_each_block_is_foretold_by_a_ridge_of_the_rows_before_it() -> None:
+    penalties = (Penalty(0.01), Penalty(1.0), Penalty(100.0))
+    readouts, used = walked(penalties)
+    missed = np.zeros((BLOCKS, len(penalties), OUTPUTS_PER_HORIZON))
+    for block in range(FIRST_FOLD, BLOCKS):
+        past = Gram(COLUMNS + OUTPUTS_PER_HORIZON)
+        past.add(np.concatenate([rows_of(one) for one in range(block)]))
+        own = rows_of(block).astype(np.float64)
+        trials = [solve(past, COLUMNS, one.units) for one in penalties]
+        for index, weights in enumerate(trials):
+            missed[block, index] = ((own[:, COLUMNS:] - own[:, :COLUMNS] @ weights.T) ** 2).sum(axis=0)
+        if block >= FIRST_TEST:
+            best = missed[FIRST_FOLD:block].sum(axis=0).argmin(axis=0)
+            expected = np.stack([trials[which][output] for output, which in enumerate(best)])
+            np.testing.assert_allclose(used[block - FIRST_TEST], expected, rtol=1e-9)
+    np.testing.assert_allclose(readouts.errors[MODEL], missed, rtol=1e-9)
+    squares = (rows_of(5)[:, COLUMNS:].astype(np.float64) ** 2).sum(axis=0)
+    np.testing.assert_allclose(readouts.totals[5], squares, rtol=1e-12)
+
+
+def test_linear_columns_have_their_own_share_of_the_penalty() -> None:
+    gram = Gram(COLUMNS + OUTPUTS_PER_HORIZON)
+    gram.add(rows_of(1))
+    matrix = gram.matrix()
+    penalty = 150 * 0.5 * np.diag([1.0] * UNITS + [0.1] * (COLUMNS - UNITS - 1) + [0.0])
+    expected = np.linalg.solve(matrix[:COLUMNS, :COLUMNS] + penalty, matrix[:COLUMNS, COLUMNS:]).T
+    np.testing.assert_allclose(solve(gram, COLUMNS, 0.5, linear_from=UNITS, linear=0.1), expected, rtol=1e-9)
+    readouts, _ = walked((Penalty(0.5, 0.1),))
+    whole = Gram(COLUMNS + OUTPUTS_PER_HORIZON)
+    for block in range(BLOCKS):
+        whole.add(rows_of(block))
+    final, chosen = readouts.final(readouts.families[0])
+    assert {one.linear for one in chosen} == {0.05}
+    np.testing.assert_allclose(final, solve(whole, COLUMNS, 0.5, linear_from=UNITS, linear=0.1), rtol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    recordings = market_recording(market(), "market 1")
+    boundaries = block_boundaries(recordings)
+    horizons = parse_horizons("next,20ev")
+    found = survey(recordings, horizons, boundaries, silent)
+    settings = replace(SMALL, units=16, horizons=horizons)
+    model = untrained(settings, found.features, found.mean, found.scale)
+    return Task(recordings, found, model, boundaries, part_boundaries(recordings))
+
+
+def test_every_row_is_walked_once_in_blocks_of_time(task: Task) -> None:
+    seen: dict[str, int] = {}
+    for block in range(BLOCKS):
+        for part in parts_of_block(task.recordings, task.boundaries_ns, block):
+            stamp = part.stream.line.stamp[part.start : part.stop]
+            assert block == 0 or stamp[0] >= task.boundaries_ns[block - 1]
+            assert block == BLOCKS - 1 or stamp[-1] < task.boundaries_ns[block]
+            assert seen.get(part.stream.name, 0) == part.start
+            seen[part.stream.name] = part.stop
+    assert seen == {one.name: len(one.ticks) for one in task.recordings.streams()}
+
+
+def test_walk_goes_on_after_any_row(task: Task) -> None:
+    parts = [(one.stream.name, one.start, one.stop) for one in parts_of_block(task.recordings, task.boundaries_ns, 4)]
+    for index, (name, _, stop) in enumerate(parts):
+        after = Cursor(4, 0, name, stop)
+        rest = parts_of_block(task.recordings, task.boundaries_ns, 4, after)
+        assert [(one.stream.name, one.start, one.stop) for one in rest] == parts[index + 1 :]
+
+
+def test_interrupted_pass_goes_on_with_the_same_bits(task: Task) -> None:
+    families = families_of(replace(SMALL, units=16, penalties=(0.1, 1.0)), task.model.memory_columns)
+    whole = BlockPass(task, families)
+    kept = {}
+
+    def keep() -> None:
+        if whole.cursor.block == 5 and not kept:
+            arrays = {name: np.array(one) for name, one in whole.arrays().items()}
+            kept.update(cursor=whole.cursor, arrays=arrays)
+
+    for block in range(BLOCKS):
+        whole.run_block(block, keep, scored=True)
+    resumed = BlockPass(task, families)
+    resumed.restore(kept["cursor"], kept["arrays"])
+    for block in range(5, BLOCKS):
+        resumed.run_block(block, lambda: None, scored=True)
+    after, expected = resumed.arrays(), whole.arrays()
+    assert after.keys() == expected.keys()
+    for name, one in expected.items():
+        assert after[name].tobytes() == one.tobytes(), name
+    assert resumed.ticks_done == task.recordings.ticks
+
+
+def test_baselines_see_the_last_columns_alone(task: Task) -> None:
+    families = families_of(replace(SMALL, units=16), task.model.memory_columns)
+    assert [one.first for one in families] == [0, 16, 16 + task.model.memory_columns]
+    assert families[-1].name == FEATURES
+    assert [one.name for one in families_of(replace(SMALL, units=16), 0)] == [MODEL, FEATURES]
+
+
+def test_bins_of_scores_keep_their_order_within_a_sixteenth() -> None:
+    scores = np.sort(np.random.default_rng(0).standard_normal(5_000) * 0.3)
+    bins = bins_of_scores(scores)
+    assert (np.diff(bins) >= 0).all()
+    assert (bins_of_scores(np.array([-1e9, -0.0, 0.0, 1e9])) == [0, BINS // 2, BINS // 2, BINS - 1]).all()
+    apart = scores[:-1][np.abs(scores[:-1]) > 1e-3] * 1.07
+    assert (bins_of_scores(apart) != bins_of_scores(apart / 1.07)).all()
+
+
+def test_skill_intervals_hold_the_skill_and_a_paired_difference_of_nothing_is_nothing() -> None:
+    noise = np.random.default_rng(1)
+    rows = 24_000
+    signal = noise.standard_normal(rows)
+    direction = np.where(signal + noise.standard_normal(rows) > 0, 1, -1).astype(np.int8)
+    part = np.arange(rows) * PARTS // rows
+    skill = HorizonSkill([MODEL, FEATURES])
+    outputs = np.stack([0.4 * signal, 0.1 * signal, signal], axis=1)
+    worse = outputs + 0.3 * noise.standard_normal(outputs.shape)
+    skill.add(FIRST_TEST, part, {MODEL: outputs, FEATURES: worse}, 0.1 * signal, direction, signal, signal, 1.0, None)
+    auc, r2 = skill.intervals()
+    exact = pairwise_auc(signal, direction > 0)
+    assert auc[MODEL][0] < exact < auc[MODEL][1]
+    assert auc[MODEL][1] - auc[MODEL][0] < 0.05
+    assert auc[f"model_minus_{FEATURES}"][0] > 0.0
+    assert auc["model_minus_queue_imbalance"] == [0.0, 0.0]
+    assert r2[MODEL] == pytest.approx([1.0 - 0.6**2] * 2, abs=1e-6)  # Every row is missed by the same share.
+    assert r2[f"model_minus_{FEATURES}"][0] > 0.0
+    one = ForecasterSkill()
+    one.add_direction(part, 0.1 * signal, direction > 0)
+    assert one.auc_values(np.ones((1, PARTS)))[0] == pytest.approx(exact, abs=2e-3)
+    assert make_draws(PARTS).counts.shape[1] == PARTS
