@@ -109,3 +109,20 @@ def test_segments_are_purged_of_labels_that_were_known_only_later(seed: int, fir
         cut = [edge for edge in boundaries if span[row] < edge]
         later = max(int(targets.known_ns[row]) for targets in labelled.targets)
         assert later == NEVER_NS or any(later >= edge for edge in cut), "a row was dropped without a reason"
+
+
+@pytest.mark.parametrize("horizon", HORIZONS, ids=lambda one: one.name)
+@given(ticks=streams())
+def test_a_row_counts_less_the_more_rows_wait_for_the_same_change(ticks: np.ndarray, horizon: Horizon) -> None:
+    found = make_targets(ticks, horizon)
+    if horizon.kind != HorizonKind.NEXT_MOVE:
+        assert (found.weights == 1.0).all()
+        return
+    mid = doubled_mid(ticks)
+    changes = [row for row in range(1, len(mid)) if mid[row] != mid[row - 1] and mid[row - 1] > 0]
+    for row in np.flatnonzero(found.known):
+        end = next(
+            one for one in changes if one > row and stamps(ticks)[one] > stamps(ticks)[row] + horizon.duration_ns
+        )
+        before = max((one for one in changes if one < end), default=0)
+        assert found.weights[row] == 1.0 / np.sqrt(end - before)

@@ -142,6 +142,7 @@ def test_penalties_and_scores_are_those_of_past_blocks_alone() -> None:
     rows = FeatureRows(model_of(history)).rows(ticks()).astype(float)
     chosen_pairs = set()
     for index, target in enumerate(targets):
+        count = np.ones(history.rows) if target.weights is None else target.weights
         errors: dict[int, list[float]] = {}
         for number in range(1, BLOCKS):
             past = np.flatnonzero(target.trains[: history.edges[number]])
@@ -149,11 +150,11 @@ def test_penalties_and_scores_are_those_of_past_blocks_alone() -> None:
             trials = []
             for penalty in grid:
                 for share in shares:
-                    ridge = np.full(design.columns, penalty * len(past))
+                    ridge = np.full(design.columns, penalty * count[past].sum())
                     ridge[from_column:] *= share
                     ridge[-1] = 0.0
-                    gram = rows[past].T @ rows[past] + np.diag(ridge)
-                    weights = np.linalg.solve(gram, rows[past].T @ target.outcome[past])
+                    weighted = rows[past].T * count[past]
+                    weights = np.linalg.solve(weighted @ rows[past] + np.diag(ridge), weighted @ target.outcome[past])
                     trials.append(((penalty, share), rows[here] @ weights))
             if number >= FIRST_FOLD:
                 seen = [one for block, one in errors.items() if block >= FIRST_FOLD or number == FIRST_FOLD]
@@ -162,7 +163,9 @@ def test_penalties_and_scores_are_those_of_past_blocks_alone() -> None:
                 np.testing.assert_allclose(scores[index, here], trials[best][1], rtol=1e-6, atol=1e-8)
                 chosen_pairs.add(trials[best][0])
             trained = target.trains[here]
-            errors[number] = [float(((one - target.outcome[here])[trained] ** 2).sum()) for _, one in trials]
+            errors[number] = [
+                float((count[here] * (one - target.outcome[here]) ** 2)[trained].sum()) for _, one in trials
+            ]
     assert len(chosen_pairs) > 1
 
 

@@ -54,7 +54,7 @@ class BlockPass:
     def __init__(self, task: Task, families: Sequence[Family]) -> None:
         model = task.model
         self.task = task
-        self.readouts = Readouts(families, model.units, model.columns, len(model.horizons))
+        self.readouts = Readouts(families, model.units, model.columns, model.horizons)
         self.skills = [HorizonSkill([one.name for one in families]) for _ in model.horizons]
         self.cursor = Cursor()
         self.ticks_done = 0
@@ -94,7 +94,8 @@ class BlockPass:
         labelled = label(part.stream, task.model.horizons, task.boundaries_ns, part.start, part.stop)
         kept = labelled.segment == block
         if kept.any():
-            self.readouts.add(design[kept], target_columns(labelled.targets, kept, task.survey.ranges))
+            targets = target_columns(labelled.targets, kept, task.survey.ranges)
+            self.readouts.add(design[kept], targets, [one.weights[kept] for one in labelled.targets])
         if weights:
             self._score(labelled, block, ticks, design, weights)
 

@@ -100,6 +100,7 @@ class Target:
         outcome: shape (rows,); -1 or 1 of a direction, the winsorised return in units of its range else.
         labelled: rows with a label, after the washout, shape (rows,).
         trains: of them, those whose label was known before their block ended, shape (rows,).
+        weights: of a row in a fit, shape (rows,); None where all count the same.
         tested: rows of the tested blocks with a label, ascending, shape (tested,).
         limits: what returns are limited to, from rows before the first tested block; None of a direction.
     """
@@ -110,6 +111,7 @@ class Target:
     trains: NDArray[np.bool_]
     tested: NDArray[np.int64]
     limits: ReturnRange | None
+    weights: Float64s | None = None
 
     @property
     def is_direction(self) -> bool:
@@ -169,7 +171,8 @@ def make_target(history: History, horizon: Horizon) -> Target:
     if horizon.kind == HorizonKind.NEXT_MOVE:
         outcome = np.concatenate([one.direction for one in labels]).astype(np.float64)
         _check_moves(history, horizon, outcome[:first_tested][trains[:first_tested]], outcome[tested])
-        return Target(horizon, outcome, labelled, trains, tested, limits=None)
+        weights = np.concatenate([one.weights for one in labels])
+        return Target(horizon, outcome, labelled, trains, tested, limits=None, weights=weights)
     returns = np.concatenate([one.returns for one in labels])
     early = returns[:first_tested][trains[:first_tested]]
     _check_moves(history, horizon, early, returns[tested])

@@ -3,7 +3,7 @@
     for every piece, in order of time:   scores = learner.foretell(rows)   then   learner.learn(rows)
 
 so that no score can depend on a later row. The ridge learner keeps sums alone, whatever the length: X'X of all rows,
-X'X of the rows that a target may not learn from, and X'y. Its penalty for a block is the one with the least squared
+X'X of the rows that a target may not learn from, and X'y; a target that weighs its rows has an X'X of its own. Its penalty for a block is the one with the least squared
 error over the blocks before it, each foretold in its turn.
 
     errors of blocks FIRST_FOLD .. b - 1 choose the penalty of block b     (of block 1, for block FIRST_FOLD)
@@ -117,9 +117,10 @@ class RidgeLearner:
         self._grid = [(penalty, share) for penalty in penalties for share in shares]
         self._share_from = share_from
         self._sums = np.zeros((columns, columns))  # X'X of all rows.
-        self._purged = [np.zeros((columns, columns)) for _ in targets]  # Of those that the target does not learn from.
+        # X'X of the rows that a target does not learn from; of those that it does learn from where it weighs them.
+        self._own_sums = [np.zeros((columns, columns)) for _ in targets]
         self._products = np.zeros((len(targets), columns))  # X'y.
-        self._rows = np.zeros(len(targets), dtype=np.int64)
+        self._rows = np.zeros(len(targets))  # Sums of the rows' weights.
         self._errors = np.zeros((BLOCKS, len(targets), len(self._grid)))
         self._block = 0
         self._trials: Float64s | None = None  # Weights, shape (columns, targets * penalties).
@@ -160,17 +161,22 @@ class RidgeLearner:
         for index, target in enumerate(self._targets):
             kept = target.trains[rows]
             outcome = target.outcome[rows][kept]
-            if not kept.all():
+            weights = np.ones(len(outcome)) if target.weights is None else target.weights[rows][kept]
+            learnt = exact[kept]
+            if target.weights is not None:
+                self._own_sums[index] += learnt.T @ (learnt * weights[:, np.newaxis])
+            elif not kept.all():
                 purged = exact[~kept]
-                self._purged[index] += purged.T @ purged
-            self._products[index] += outcome @ exact[kept]
-            self._rows[index] += len(outcome)
+                self._own_sums[index] += purged.T @ purged
+            self._products[index] += (weights * outcome) @ learnt
+            self._rows[index] += weights.sum()
             if self._foretold is not None:
                 missed = self._foretold[kept, index] - outcome[:, np.newaxis]
-                self._errors[self._block, index] += np.einsum("ij,ij->j", missed, missed)
+                self._errors[self._block, index] += np.einsum("i,ij,ij->j", weights, missed, missed)
 
     def _solved(self, target: int, penalty: tuple[float, float]) -> Float64s:
-        matrix = self._sums - self._purged[target]
+        weighs = self._targets[target].weights is not None
+        matrix = self._own_sums[target].copy() if weighs else self._sums - self._own_sums[target]
         inner = np.arange(len(matrix) - 1)
         shares = np.where(inner < self._share_from, 1.0, penalty[1])
         matrix[inner, inner] += penalty[0] * shares * self._rows[target]
@@ -179,6 +185,6 @@ class RidgeLearner:
         except LinAlgError as exc:
             raise TrainingError(
                 f"the readout of horizon {self._targets[target].horizon.name!r} can't be solved: "
-                f"rows={self._rows[target]}, columns={len(matrix)}, penalty={penalty[0]:g}; give more ticks"
+                f"rows={self._rows[target]:g}, columns={len(matrix)}, penalty={penalty[0]:g}; give more ticks"
             ) from exc
         return cho_solve(factors, self._products[target], check_finite=False)

@@ -5,7 +5,8 @@
     end(block)      each trial's squared error on the block, from its sum; then it joins the past
 
 An output's penalty in a block is the one with the least squared error over the earlier blocks from FIRST_FOLD on, and
-in the end over all of them: no row takes part in the choice that foretells it. Memory is two sums, however many rows.
+in the end over all of them: no row takes part in the choice that foretells it. Memory is two sums for each way to weigh
+rows, however many rows: horizons that end with the next move weigh them (see targets.py), the others count them.
 
 Targets of a horizon, in the order of the model's outputs: return (winsorised, in units of its range), direction
 (-1, 0, 1) and moved (0, 1).
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_kernels.compiled import Float32s, Float64s
-from penstock_kernels.model import OUTPUTS_PER_HORIZON
+from penstock_kernels.model import OUTPUTS_PER_HORIZON, Horizon, HorizonKind
 from penstock_tuning.model.gram import Gram
 from penstock_tuning.model.ridge import solve, squared_error
 from penstock_tuning.model.settings import BLOCKS, FIRST_FOLD, FitSettings
@@ -70,6 +71,16 @@ def families_of(settings: FitSettings, memory_columns: int, *, baselines: bool =
     return tuple(families)
 
 
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Of rows that are weighed alike."""
+
+    horizon: int  # Whose weights these are.
+    outputs: NDArray[np.int64]  # Of the readout, that are fitted from these sums.
+    past: Gram  # Of columns [design, these outputs' targets].
+    own: Gram
+
+
 class Readouts:
     """Sums, errors and trials of one walk over the blocks.
 
@@ -80,14 +91,13 @@ class Readouts:
         rows: summed by block, shape (BLOCKS,).
     """
 
-    def __init__(self, families: Sequence[Family], units: int, columns: int, horizons: int) -> None:
-        """Take the design's *units* and *columns*."""
+    def __init__(self, families: Sequence[Family], units: int, columns: int, horizons: Sequence[Horizon]) -> None:
+        """Take the design's *units* and *columns*, and what is foretold."""
         self.families = tuple(families)
         self.columns = columns
-        self.outputs = OUTPUTS_PER_HORIZON * horizons
+        self.outputs = OUTPUTS_PER_HORIZON * len(horizons)
         self._units = units
-        self._past = Gram(columns + self.outputs)
-        self._own = Gram(columns + self.outputs)
+        self._sums = _sums_of(horizons, columns)
         self.errors = {one.name: np.zeros((BLOCKS, len(one.trials), self.outputs)) for one in self.families}
         self.totals = np.zeros((BLOCKS, self.outputs))
         self.rows = np.zeros(BLOCKS, dtype=np.int64)
@@ -104,22 +114,28 @@ class Readouts:
         """Return the readout that foretells *block*, at least FIRST_FOLD + 1, shape (outputs, columns)."""
         return _picked(self._weights[family.name], self.chosen(block, family), family)
 
-    def add(self, design: Float32s, targets: Float32s) -> None:
-        """Add rows of the block, shapes (rows, columns) and (rows, outputs)."""
-        self._own.add(np.concatenate([design, targets], axis=1))
+    def add(self, design: Float32s, targets: Float32s, weights: Sequence[Float64s]) -> None:
+        """Add rows of the block, shapes (rows, columns) and (rows, outputs), with their weights for each horizon."""
+        for sums in self._sums:
+            rows = np.concatenate([design, targets[:, sums.outputs]], axis=1)
+            scale = np.sqrt(weights[sums.horizon]).astype(np.float32)
+            sums.own.add(rows * scale[:, np.newaxis] if (scale != 1.0).any() else rows)
 
     def end(self, block: int) -> None:
         """Note the errors on the rows of *block*, which become past."""
         for family in self.families:
             for trial, weights in enumerate(self._weights.get(family.name, [])):
-                self.errors[family.name][block, trial] = squared_error(self._own, self.columns, weights)
-        targets = np.arange(self.columns, self.columns + self.outputs)
-        self.totals[block] = self._own.sums[targets, targets]
-        self.rows[block] = self._own.rows
-        self._past.sums += self._own.sums
-        self._past.rows += self._own.rows
-        self._own.sums[:] = 0.0
-        self._own.rows = 0
+                for sums in self._sums:
+                    errors = squared_error(sums.own, self.columns, weights[sums.outputs])
+                    self.errors[family.name][block, trial, sums.outputs] = errors
+        for sums in self._sums:
+            targets = np.arange(self.columns, self.columns + len(sums.outputs))
+            self.totals[block, sums.outputs] = sums.own.sums[targets, targets]
+            self.rows[block] = sums.own.rows
+            sums.past.sums += sums.own.sums
+            sums.past.rows += sums.own.rows
+            sums.own.sums[:] = 0.0
+            sums.own.rows = 0
 
     def chosen(self, block: int, family: Family) -> list[Penalty]:
         """Return each output's penalty, by the errors of the blocks before *block*."""
@@ -137,14 +153,17 @@ class Readouts:
         def one(trial: Penalty) -> Float64s:
             if wanted is not None and trial not in wanted:
                 return np.empty((0, 0))
-            return solve(
-                self._past,
-                self.columns,
-                trial.units,
-                first=family.first,
-                linear_from=self._units,
-                linear=trial.linear_share if family.first < self._units else 1.0,
-            )
+            weights = np.empty((self.outputs, self.columns))
+            for sums in self._sums:
+                weights[sums.outputs] = solve(
+                    sums.past,
+                    self.columns,
+                    trial.units,
+                    first=family.first,
+                    linear_from=self._units,
+                    linear=trial.linear_share if family.first < self._units else 1.0,
+                )
+            return weights
 
         with ThreadPoolExecutor(min(THREADS_MAX, cpu_count() or 1)) as pool:
             return list(pool.map(one, family.trials))
@@ -152,8 +171,10 @@ class Readouts:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all that a continuation needs, by name."""
         kept: dict[str, NDArray[Any]] = {f"errors.{name}": errors for name, errors in self.errors.items()}
-        kept |= {"totals": self.totals, "rows": self.rows, "past": self._past.sums, "own": self._own.sums}
-        kept["gram_rows"] = np.array([self._past.rows, self._own.rows], dtype=np.int64)
+        kept |= {"totals": self.totals, "rows": self.rows}
+        for index, sums in enumerate(self._sums):
+            kept |= {f"past{index}": sums.past.sums, f"own{index}": sums.own.sums}
+            kept[f"gram_rows{index}"] = np.array([sums.past.rows, sums.own.rows], dtype=np.int64)
         return kept
 
     def restore(self, kept: dict[str, NDArray[Any]]) -> None:
@@ -161,8 +182,23 @@ class Readouts:
         for name, errors in self.errors.items():
             errors[:] = kept[f"errors.{name}"]
         self.totals[:], self.rows[:] = kept["totals"], kept["rows"]
-        self._past.sums[:], self._own.sums[:] = kept["past"], kept["own"]
-        self._past.rows, self._own.rows = (int(one) for one in kept["gram_rows"])
+        for index, sums in enumerate(self._sums):
+            sums.past.sums[:], sums.own.sums[:] = kept[f"past{index}"], kept[f"own{index}"]
+            sums.past.rows, sums.own.rows = (int(one) for one in kept[f"gram_rows{index}"])
+
+
+def _sums_of(horizons: Sequence[Horizon], columns: int) -> list[_Sums]:
+    """Return sums for the horizons that end with the next move, weighed as the first of them says, and for the others."""
+    found = []
+    for weighs in (False, True):
+        alike = [index for index, one in enumerate(horizons) if (one.kind == HorizonKind.NEXT_MOVE) == weighs]
+        if alike:
+            outputs = (OUTPUTS_PER_HORIZON * np.array(alike)[:, np.newaxis] + np.arange(OUTPUTS_PER_HORIZON)).reshape(
+                -1
+            )
+            size = columns + len(outputs)
+            found.append(_Sums(alike[0], outputs, Gram(size), Gram(size)))
+    return found
 
 
 def target_columns(targets: Sequence[Targets], kept: NDArray[np.bool_], ranges: Sequence[ReturnRange]) -> Float32s:

@@ -1,6 +1,7 @@
 """Ridge regression from sums alone: an own Cholesky factorisation, so that a model has the same bytes everywhere.
 
     weights = (X'X + penalty rows D)^-1 X'Y        D is the identity without the constant's row
+    rows = the sum of the rows' weights, which is what the square of the constant's column adds up to
 
 The penalty is relative to the number of rows, so that one grid fits any length of recording. LAPACK gives other
 last bits with another processor, library or number of threads.
@@ -50,7 +51,7 @@ def solve(
     shares = np.ones(kept - 1)
     if linear_from is not None:
         shares[max(0, linear_from - first) :] = linear
-    matrix[diagonal, diagonal] += penalty * gram.rows * shares
+    matrix[diagonal, diagonal] += penalty * gram.sums[inputs - 1, inputs - 1] * shares
     spare = np.arange(kept, size)
     matrix[spare, spare] = 1.0
     _factor(matrix)

@@ -8,6 +8,9 @@ For the ticks of one instrument, in order, with mid the last known one (as the f
 
     a label of row t depends on rows up to its end alone, and known_ns[t] is the stamp at which that end is reached
     rows without a mid, and rows whose end is past the recording, have no label
+
+All rows between two changes of the mid wait for the same change, so their labels of NEXT_MOVE are one outcome told many
+times. A fit that counts each row once listens to the quietest stretches most; ``weights`` say how much a row counts.
 """
 
 from __future__ import annotations
@@ -33,11 +36,14 @@ class Targets:
         returns: of the mid until the end, as a fraction, shape (ticks,), float64.
         direction: of the mid's move, -1, 0 or 1, shape (ticks,), int8. Of NEXT_MOVE never 0: the next change itself.
         known_ns: Unix time at which the label is known, shape (ticks,), int64.
+        weights: of a row in a fit, shape (ticks,), float64. Of NEXT_MOVE 1 / sqrt(rows that wait for the same change),
+            between counting rows and counting changes; 1 of the others.
     """
 
     returns: NDArray[np.float64]
     direction: NDArray[np.int8]
     known_ns: NDArray[np.int64]
+    weights: NDArray[np.float64]
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -100,10 +106,11 @@ def targets_of(line: Timeline, horizon: Horizon, start: int, stop: int) -> Targe
     """Return the labels of the rows from *start* to before *stop*; memory for those alone, wherever they end."""
     count = len(line.mid)
     if count == 0 or start >= stop:
-        return Targets(np.empty(0), np.empty(0, dtype=np.int8), np.empty(0, dtype=np.int64))
+        return Targets(np.empty(0), np.empty(0, dtype=np.int8), np.empty(0, dtype=np.int64), np.empty(0))
     rows = np.arange(start, stop)
     mid, stamp = line.mid[start:stop], line.stamp[start:stop]
     later = np.minimum(stamp, NEVER_NS - 1 - horizon.duration_ns) + horizon.duration_ns
+    weights = np.ones(len(rows))
     if horizon.kind == HorizonKind.NEXT_MOVE:
         changes = line.changes
         first_later = np.searchsorted(line.stamp, later, side="right")
@@ -112,6 +119,8 @@ def targets_of(line: Timeline, horizon: Horizon, start: int, stop: int) -> Targe
         end = np.where(has_end, changes[np.minimum(which, len(changes) - 1)] if len(changes) else 0, 0)
         before = line.mid[np.maximum(end - 1, 0)]
         known_ns = line.stamp[end]
+        waiting = end - np.where(which > 0, changes[which - 1] if len(changes) else 0, 0)
+        weights = 1.0 / np.sqrt(np.maximum(waiting, 1))
     elif horizon.kind == HorizonKind.EVENTS:
         has_end = rows + horizon.events < count
         end = np.minimum(rows + horizon.events, count - 1)
@@ -127,7 +136,7 @@ def targets_of(line: Timeline, horizon: Horizon, start: int, stop: int) -> Targe
     direction = np.where(labelled, np.sign(final - before), 0).astype(np.int8)
     returns = np.zeros(len(rows))
     np.divide(final - mid, mid, out=returns, where=labelled)
-    return Targets(returns, direction, np.where(labelled, known_ns, NEVER_NS))
+    return Targets(returns, direction, np.where(labelled, known_ns, NEVER_NS), weights)
 
 
 def _in_range(prices: NDArray[np.int64]) -> NDArray[np.bool_]:
