@@ -106,6 +106,17 @@ def splat(typing_context: Any, value: Any) -> Any:  # noqa: ARG001  # Numba's si
     return float32_lanes(types.float32), generate
 
 
+@intrinsic
+def spread(typing_context: Any, array: Any, position: Any) -> Any:  # noqa: ARG001  # Numba's signature.
+    """Return sixteen times the value of *array* at *position*; as ``load``, it checks no bounds."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return _splat(builder, builder.load(builder.gep(data, [arguments[1]]), align=_FLOAT32_BYTES))
+
+    return float32_lanes(array, types.intp), generate
+
+
 def _splat(builder: Any, scalar: Any) -> Any:
     nothing = ir.Constant(_VECTOR, ir.Undefined)
     first = builder.insert_element(nothing, scalar, ir.Constant(_INDEX, 0))

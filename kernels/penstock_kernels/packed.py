@@ -63,6 +63,10 @@ SHIFTS: Final = 32  # fan_in of them, if cyclic.
 CODES: Final = SHIFTS + FAN_IN_MAX  # Position in FEATURE_NAMES of each input.
 HEADER_WORDS: Final = CODES + INPUTS_MAX
 
+SPARSE: Final = TOPOLOGIES["sparse"]  # Values of TOPOLOGY, by name; any other is cyclic.
+DENSE: Final = TOPOLOGIES["dense"]
+SECONDS: Final = TIME_BASES["seconds"]  # A value of TIME_BASE.
+
 CLIP: Final = 0  # Position in constants.
 CALIBRATION_WORDS: Final = 6
 _ALIGNMENT_BYTES: Final = 64

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock_kernels.compiled import Float32s, Float64s, Int64, Int64s, compiled
+from penstock_kernels.compiled import Float32s, Float64s, Int64, Int64s, compiled, inlined
 from penstock_kernels.features import ELAPSED_NS, RAW, RUNNING_WORDS, features_advance
 from penstock_kernels.lanes import LANES
 from penstock_kernels.linear_memory import linear_memory_step
-from penstock_kernels.model import TIME_BASES
 from penstock_kernels.packed import (
     CLIP,
     CODES,
@@ -28,6 +27,7 @@ from penstock_kernels.packed import (
     MEMORY_COLUMNS,
     REBUILD_TICKS,
     SCALES_OFFSET,
+    SECONDS,
     TIME_BASE,
     TOPOLOGY,
     UNITS,
@@ -59,7 +59,6 @@ __all__ = [
 ]
 
 
-_SECONDS: Final = TIME_BASES["seconds"]
 _S_PER_NS: Final = 1e-9
 
 
@@ -131,7 +130,7 @@ def features_step(
         value = running[RAW + header[CODES + position]]
         value = (value - constants[header[MEANS_OFFSET] + position]) * constants[header[SCALES_OFFSET] + position]
         inputs[position] = min(max(value, -clip), clip)
-    if header[TIME_BASE] == _SECONDS:
+    if header[TIME_BASE] == SECONDS:
         inputs[header[INPUTS]] = running[ELAPSED_NS] * _S_PER_NS
     return flags
 
@@ -149,6 +148,12 @@ def advance_step(header: Int64s, weights: Float32s, state: Float32s, inputs: Flo
             and 1, padded with 0.
     """
     reservoir_step(header, weights, state, inputs, scratch)
+    row_step(header, weights, state, inputs, scratch)
+
+
+@inlined
+def row_step(header: Int64s, weights: Float32s, state: Float32s, inputs: Float32s, scratch: Float32s) -> None:
+    """Advance the linear memory and write what follows x in the readout's row; arguments as of advance_step."""
     count = header[INPUTS]
     first = header[UNITS_PADDED]
     if header[MEMORY_COLUMNS] > 0:

@@ -11,28 +11,26 @@ fan-in. A unit's sum runs in the same order on every machine: bias, inputs first
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from penstock_kernels.compiled import Float32s, Int64, Int64s, compiled, inlined
 from penstock_kernels.elementary import fading_lanes, tanh_lanes
-from penstock_kernels.lanes import LANES, gather, load, splat, store
-from penstock_kernels.model import TIME_BASES, TOPOLOGIES
+from penstock_kernels.lanes import LANES, gather, load, spread, store
 from penstock_kernels.packed import (
+    DENSE,
     FAN_IN,
     GROUP_WORDS,
     INPUTS,
     LEAK_OFFSET,
     RESERVOIR_OFFSET,
+    SECONDS,
     SHIFTS,
+    SPARSE,
     TIME_BASE,
     TOPOLOGY,
     UNITS,
     UNITS_PADDED,
 )
-
-SPARSE: Final = TOPOLOGIES["sparse"]
-DENSE: Final = TOPOLOGIES["dense"]
-_SECONDS: Final = TIME_BASES["seconds"]
 
 
 @compiled
@@ -54,20 +52,63 @@ def reservoir_step(header: Int64s, weights: Float32s, state: Float32s, inputs: F
     """
     units_padded = header[UNITS_PADDED]
     topology = header[TOPOLOGY]
+    if header[TIME_BASE] == SECONDS:
+        fading_step(header, weights, inputs, 0, design, 0)
     if topology == SPARSE:
         for unit in range(0, units_padded, LANES):
-            store(design, unit, sparse_lanes(header, weights, unit, state, 0, inputs, 0))
+            activation = sparse_lanes(header, weights, unit, state, 0, inputs, 0)
+            leaked_step(header, weights, unit, state, 0, design, 0, activation)
     elif topology == DENSE:
         together = 4 * LANES
         whole = units_padded // together * together
         for unit in range(0, whole, together):
-            _dense_lanes(header, weights, unit, state, inputs, design)
+            _dense_step_of_four(header, weights, unit, state, inputs, design)
         for unit in range(whole, units_padded, LANES):
-            store(design, unit, dense_lanes(header, weights, unit, state, 0, inputs, 0))
+            activation = dense_lanes(header, weights, unit, state, 0, inputs, 0)
+            leaked_step(header, weights, unit, state, 0, design, 0, activation)
     else:
         for unit in range(0, units_padded, LANES):
-            store(design, unit, cyclic_lanes(header, weights, unit, state, 0, inputs, 0))
-    activated_step(header, weights, state, 0, inputs, 0, design, 0)
+            activation = cyclic_lanes(header, weights, unit, state, 0, inputs, 0)
+            leaked_step(header, weights, unit, state, 0, design, 0, activation)
+    kept_step(header, state, 0, design, 0)
+
+
+@inlined
+def fading_step(
+    header: Int64s, weights: Float32s, inputs: Float32s, tick: Int64, designs: Float32s, design: Int64
+) -> None:
+    """Write the leak of every unit in the time since the last tick to *design*, for a model by seconds."""
+    elapsed_s = spread(inputs, tick + header[INPUTS])
+    for unit in range(0, header[UNITS_PADDED], LANES):
+        store(designs, design + unit, fading_lanes(load(weights, header[LEAK_OFFSET] + unit) * elapsed_s))
+
+
+@inlined
+def leaked_step(
+    header: Int64s,
+    weights: Float32s,
+    unit: Int64,
+    states: Float32s,
+    state: Int64,
+    designs: Float32s,
+    design: Int64,
+    activation: Any,
+) -> None:
+    """Write the new x of sixteen units from *unit* on to *design*; by seconds their leaks lie there."""
+    leak = load(designs, design + unit) if header[TIME_BASE] == SECONDS else load(weights, header[LEAK_OFFSET] + unit)
+    before = load(states, state + unit)
+    store(designs, design + unit, before + leak * (tanh_lanes(activation) - before))
+
+
+@inlined
+def kept_step(header: Int64s, states: Float32s, state: Int64, designs: Float32s, design: Int64) -> None:
+    """Write the new x at *design* over the state at *state*, twice; lanes past the units become 0."""
+    units = header[UNITS]
+    for unit in range(units, header[UNITS_PADDED]):
+        designs[design + unit] = 0.0
+    for unit in range(units):
+        states[state + unit] = designs[design + unit]
+        states[state + units + unit] = designs[design + unit]
 
 
 @inlined
@@ -85,7 +126,7 @@ def cyclic_lanes(
     activation = load(weights, word)
     word += LANES
     for position in range(header[INPUTS]):
-        activation = activation + load(weights, word) * splat(inputs[tick + position])
+        activation = activation + load(weights, word) * spread(inputs, tick + position)
         word += LANES
     for shift in range(header[FAN_IN]):
         activation = activation + load(weights, word) * load(states, state + unit + header[SHIFTS + shift])
@@ -108,7 +149,7 @@ def sparse_lanes(
     activation = load(weights, word)
     word += LANES
     for position in range(header[INPUTS]):
-        activation = activation + load(weights, word) * splat(inputs[tick + position])
+        activation = activation + load(weights, word) * spread(inputs, tick + position)
         word += LANES
     for _ in range(header[FAN_IN]):
         activation = activation + load(weights, word + LANES) * gather(states, state, weights, word)
@@ -131,75 +172,39 @@ def dense_lanes(
     activation = load(weights, word)
     word += LANES
     for position in range(header[INPUTS]):
-        activation = activation + load(weights, word) * splat(inputs[tick + position])
+        activation = activation + load(weights, word) * spread(inputs, tick + position)
         word += LANES
     for heard in range(header[UNITS]):
-        activation = activation + load(weights, word) * splat(states[state + heard])
+        activation = activation + load(weights, word) * spread(states, state + heard)
         word += LANES
     return activation
 
 
 @inlined
-def _dense_lanes(
+def _dense_step_of_four(
     header: Int64s, weights: Float32s, unit: Int64, state: Float32s, inputs: Float32s, design: Float32s
 ) -> None:
-    """Write dense_lanes of four times sixteen units: four sums under way at a time hide what an addition takes."""
+    """Do the step of four times sixteen units: four sums under way at a time hide what an addition takes."""
     stride = header[GROUP_WORDS]
     word0 = header[RESERVOIR_OFFSET] + unit // LANES * stride
     word1, word2, word3 = word0 + stride, word0 + 2 * stride, word0 + 3 * stride
     sum0, sum1, sum2, sum3 = load(weights, word0), load(weights, word1), load(weights, word2), load(weights, word3)
     offset = LANES
     for position in range(header[INPUTS]):
-        value = splat(inputs[position])
+        value = spread(inputs, position)
         sum0 = sum0 + load(weights, word0 + offset) * value
         sum1 = sum1 + load(weights, word1 + offset) * value
         sum2 = sum2 + load(weights, word2 + offset) * value
         sum3 = sum3 + load(weights, word3 + offset) * value
         offset += LANES
     for heard in range(header[UNITS]):
-        value = splat(state[heard])
+        value = spread(state, heard)
         sum0 = sum0 + load(weights, word0 + offset) * value
         sum1 = sum1 + load(weights, word1 + offset) * value
         sum2 = sum2 + load(weights, word2 + offset) * value
         sum3 = sum3 + load(weights, word3 + offset) * value
         offset += LANES
-    store(design, unit, sum0)
-    store(design, unit + LANES, sum1)
-    store(design, unit + 2 * LANES, sum2)
-    store(design, unit + 3 * LANES, sum3)
-
-
-@inlined
-def activated_step(
-    header: Int64s,
-    weights: Float32s,
-    states: Float32s,
-    state: Int64,
-    inputs: Float32s,
-    tick: Int64,
-    designs: Float32s,
-    design: Int64,
-) -> None:
-    """Turn the sums at *design* into the new x, in place, and write it over the state at *state*, twice.
-
-    Lanes past the units become 0 (their weights and leaks are 0, and so are those of the readout).
-    """
-    units = header[UNITS]
-    leaks = header[LEAK_OFFSET]
-    if header[TIME_BASE] == _SECONDS:
-        elapsed_s = splat(inputs[tick + header[INPUTS]])
-        for unit in range(0, header[UNITS_PADDED], LANES):
-            leak = fading_lanes(load(weights, leaks + unit) * elapsed_s)
-            before = load(states, state + unit)
-            after = before + leak * (tanh_lanes(load(designs, design + unit)) - before)
-            store(designs, design + unit, after)
-    else:
-        for unit in range(0, header[UNITS_PADDED], LANES):
-            before = load(states, state + unit)
-            after = before + load(weights, leaks + unit) * (tanh_lanes(load(designs, design + unit)) - before)
-            store(designs, design + unit, after)
-    for unit in range(units, header[UNITS_PADDED]):
-        designs[design + unit] = 0.0
-    for unit in range(units):
-        states[state + unit] = designs[design + unit]
-        states[state + units + unit] = designs[design + unit]
+    leaked_step(header, weights, unit, state, 0, design, 0, sum0)
+    leaked_step(header, weights, unit + LANES, state, 0, design, 0, sum1)
+    leaked_step(header, weights, unit + 2 * LANES, state, 0, design, 0, sum2)
+    leaked_step(header, weights, unit + 3 * LANES, state, 0, design, 0, sum3)
