@@ -38,9 +38,9 @@ def evaluate_model(loaded: LoadedModel, recordings: Recordings, on_progress: Pro
     """
     model = loaded.model
     for history in histories(recordings):
+        _check_features(model, history)
         for horizon in model.horizons:
             make_target(history, horizon)
-        _check_features(model, history)
     reports = []
     for history in histories(recordings):
         targets = tuple(make_target(history, horizon) for horizon in model.horizons)
