@@ -143,18 +143,18 @@ class OnlineConfig:
         Between(0.9, 1),
         "Weight of what was learned before, per label; 1 / (1 - forgetting) labels are its memory, which must be at "
         "least 8 times what it looks at.",
-    ] = 0.9999
+    ] = 0.99999
     trace_max: Annotated[
         float,
         Between(0.000_001, 1_000_000),
         "Bound of what it may be unsure of; lower corrects more carefully. Keeps a quiet market from winding it up.",
-    ] = 1.0
+    ] = 0.1
     updates_per_tick: Annotated[
         int, Between(1, 64), "Most labels learned per tick and horizon: the bound of what a tick costs."
-    ] = 1
+    ] = 2
     pending_max: Annotated[
-        int, Between(1, 65_536), "Ticks per horizon whose outcome is awaited; further ones are not learned from."
-    ] = 256
+        int, Between(1, 65_536), "Ticks per horizon that wait for their outcome; further ones are not learned from."
+    ] = 512
     snapshot_folder: Annotated[
         str, PathText(), 'Where what sessions learned is kept from one to the next; "" keeps nothing.'
     ] = ""

@@ -7,16 +7,17 @@ Two calls per tick. ``online_observe`` takes the tick in: labels that it makes k
 label is known. Nothing but ticks drives either, so the same ticks give the same bits however they are cut into batches.
 
     learned + skipped + pending = rows seen         each row counts once per horizon
-    the work of a tick is bounded: horizons * updates_per_tick updates, and a search through pending_max rows
+    the work of a tick is bounded: horizons * updates_per_tick updates, and pending_max labels written, each once a row
 
-Labels are those of training (penstock_tuning/model/targets.py), found causally. The rows that one tick gives a label
-are always the oldest ones that wait, and all of them have the same end. Where they are more than updates_per_tick,
-evenly spaced ones are learned, the oldest among them, and the others are skipped.
+Labels are those of training (penstock_tuning/model/targets.py), found causally. The rows that one tick labels are always
+the oldest ones without a label, and all of them have the same end. They are learned in the order of their ticks, the
+rest at the next ticks: a row is skipped for want of room alone, never for what became of it, which would bias what is
+learned. All rows between two changes of the mid have one outcome for NEXT_MOVE, so each counts 1 / sqrt(ticks between).
 """
 
 from __future__ import annotations
 
-from math import isnan
+from math import isnan, sqrt
 from typing import Final
 
 from penstock.v1.records import UNDEFINED_PRICE
@@ -30,6 +31,7 @@ REGRESSOR_MAX: Final = 8.0  # Bound of a regressor's size: more would only lose 
 _PRICE_MAX: Final = 2**61  # As in targets.py: above it a price is taken for undefined.
 _NEXT_MOVE: Final = int(HorizonKind.NEXT_MOVE)
 _EVENTS: Final = int(HorizonKind.EVENTS)
+_TIME: Final = int(HorizonKind.TIME)
 _COUNT, _WIDTH, _UNITS, _INPUTS, _HORIZONS = (
     layout.COUNT,
     layout.WIDTH,
@@ -65,21 +67,35 @@ def online_observe(words: Int64s, values: Float32s, ts_recv: Int64, bid_px: Int6
     words[layout.STAMP] = max(words[layout.STAMP], ts_recv)
     for horizon in range(words[_HORIZONS]):
         block = layout.FIRST_HORIZON + horizon * layout.HORIZON_WORDS
-        if words[block + layout.WAITING] == 0:
-            continue
-        kind = words[block + layout.KIND]
-        if kind == _NEXT_MOVE and (mid == before or before <= 0):
-            continue
-        known = _known_rows(words, horizon, block, kind)
-        if known > 0:
-            end = mid if kind in (_NEXT_MOVE, _EVENTS) else before
-            _learn(words, values, horizon, block, known, end, before if kind == _NEXT_MOVE else 0)
+        if words[block + layout.WAITING] > words[block + layout.LABELLED]:
+            _label(words, horizon, block, before, mid)
+        if words[block + layout.LABELLED] > 0:
+            _learn(words, values, horizon, block)
+    if mid != before and before > 0:
+        words[layout.CHANGED] = words[layout.TICKS]
+
+
+@compiled
+def _label(words: Int64s, horizon: int, block: int, before: Int64, mid: Int64) -> None:
+    """Write the labels that this tick, which took the mid from *before* to *mid*, makes known."""
+    kind = words[block + layout.KIND]
+    if kind == _NEXT_MOVE and (mid == before or before <= 0):
+        return
+    known = _known_rows(words, horizon, block, kind)
+    end = before if kind == _TIME else mid
+    waited = words[layout.TICKS] - words[layout.CHANGED]
+    for place in range(words[block + layout.LABELLED], known):
+        row = _row(words, horizon, block, place)
+        words[row + layout.ROW_END] = max(end, 0)
+        words[row + layout.ROW_BEFORE] = before if kind == _NEXT_MOVE else words[row + layout.ROW_MID]
+        words[row + layout.ROW_WAITED] = max(waited, 1) if kind == _NEXT_MOVE else 1
+    words[block + layout.LABELLED] = known
 
 
 @compiled
 def _known_rows(words: Int64s, horizon: int, block: int, kind: int) -> int:
-    """Return how many of the oldest pending rows have their label now: rows are in order, so by bisection."""
-    low, high = 0, words[block + layout.WAITING]
+    """Return how many of the oldest rows have a label now: rows are in order, so by bisection."""
+    low, high = words[block + layout.LABELLED], words[block + layout.WAITING]
     while low < high:
         middle = (low + high) // 2
         row = _row(words, horizon, block, middle)
@@ -96,24 +112,21 @@ def _known_rows(words: Int64s, horizon: int, block: int, kind: int) -> int:
 
 @compiled
 def _slot(words: Int64s, block: int, place: int) -> int:
-    """Return the slot in its ring of the *place*-th oldest pending row."""
+    """Return the slot in its ring of the *place*-th oldest row that waits."""
     slot = words[block + layout.HEAD] + place
     return slot - words[layout.PENDING] if slot >= words[layout.PENDING] else slot
 
 
 @compiled
 def _row(words: Int64s, horizon: int, block: int, place: int) -> int:
-    """Return the first word of the *place*-th oldest pending row."""
+    """Return the first word of the *place*-th oldest row that waits."""
     slot = horizon * words[layout.PENDING] + _slot(words, block, place)
     return words[layout.ROWS_OFFSET] + slot * layout.ROW_WORDS
 
 
 @compiled
-def _learn(words: Int64s, values: Float32s, horizon: int, block: int, known: int, end: Int64, before: Int64) -> None:
-    """Learn from the *known* oldest rows, whose mid ended at *end*, and let them go.
-
-    For NEXT_MOVE *before* is the mid before the move, which the direction is about; else 0: the row's own is.
-    """
+def _learn(words: Int64s, values: Float32s, horizon: int, block: int) -> None:
+    """Learn from the oldest labelled rows, as many as a tick may, and let them go."""
     count, width = words[_COUNT], words[_WIDTH]
     gain = values[width : 2 * width]
     targets = values[2 * width : 2 * width + OUTPUTS_PER_HORIZON]
@@ -122,26 +135,30 @@ def _learn(words: Int64s, values: Float32s, horizon: int, block: int, known: int
     rows = middle + count * width
     weights = values[first:middle].reshape((OUTPUTS_PER_HORIZON, width))
     root = values[middle:rows].reshape((count, width))
-    scale = from_bits(words[block + layout.SCALE])
-    uses = min(known, words[layout.UPDATES_PER_TICK]) if end > 0 else 0
-    for use in range(uses):
-        place = use * known // uses
-        mid = words[_row(words, horizon, block, place) + layout.ROW_MID]
+    scale, forgetting = from_bits(words[block + layout.SCALE]), from_bits(words[layout.FORGETTING])
+    uses = min(words[block + layout.LABELLED], words[layout.UPDATES_PER_TICK])
+    for place in range(uses):
+        row = _row(words, horizon, block, place)
+        end, mid = words[row + layout.ROW_END], words[row + layout.ROW_MID]
+        if end == 0:
+            words[layout.SKIPPED] += 1
+            continue
         start = rows + _slot(words, block, place) * width
         regressors = values[start : start + width]
-        moved = end - (before if before > 0 else mid)
+        moved = end - words[row + layout.ROW_BEFORE]
         direction = 1.0 if moved > 0 else (-1.0 if moved < 0 else 0.0)
         change = float(end - mid) / float(mid)
         limited = min(max(change / scale, -1.0), 1.0) if scale > 0.0 else 0.0
         targets[0] = limited - regressors[0]
         targets[1] = direction - regressors[1]
         targets[2] = abs(direction) - regressors[2]
-        forgetting = from_bits(words[layout.FORGETTING])
-        rls_step(root, weights, regressors, targets, gain, count, forgetting, from_bits(words[layout.TRACE]))
-    words[layout.LEARNED] += uses
-    words[layout.SKIPPED] += known - uses
-    words[block + layout.HEAD] = _slot(words, block, known)
-    words[block + layout.WAITING] -= known
+        weight = 1.0 / sqrt(words[row + layout.ROW_WAITED])
+        trace_max = from_bits(words[layout.TRACE])
+        rls_step(root, weights, regressors, targets, gain, count, weight, forgetting, trace_max)
+        words[layout.LEARNED] += 1
+    words[block + layout.HEAD] = _slot(words, block, uses)
+    words[block + layout.WAITING] -= uses
+    words[block + layout.LABELLED] -= uses
 
 
 @compiled

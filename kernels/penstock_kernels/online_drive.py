@@ -37,12 +37,12 @@ class OnlinePlace:
 
     @property
     def skipped(self) -> int:
-        """Rows that were never learned: no room to wait in, or no update left when their label came."""
+        """Rows that were never learned: they found no room to wait in, or came to no label."""
         return int(self.words[layout.SKIPPED])
 
     @property
     def pending(self) -> int:
-        """Rows whose labels are awaited."""
+        """Rows that wait for a label, or to be learned."""
         first, last = layout.FIRST_HORIZON, int(self.words[layout.ROWS_OFFSET])
         return int(self.words[first + layout.WAITING : last : layout.HORIZON_WORDS].sum())
 

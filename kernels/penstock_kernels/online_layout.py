@@ -3,7 +3,7 @@
 Everything that learning needs lies in these two rows, sizes and settings included, so a readout can be moved, saved and
 loaded as two arrays. ``lay_out`` writes them; the compiled code of online.py walks them.
 
-    words   = settings and counters, a block per horizon, then per horizon a ring of pending rows: stamp, mid, tick
+    words   = settings and counters, a block per horizon, then per horizon a ring of rows: stamp, mid, tick, end
     values  = regressors, gain and targets of the row under way, then per horizon:
               weights (3 rows), root (a row per regressor), regressors of the pending rows
 
@@ -35,17 +35,18 @@ UNITS: Final = 2  # Reservoir units among them.
 INPUTS: Final = 3
 HORIZONS: Final = 4
 UPDATES_PER_TICK: Final = 5  # Per horizon.
-PENDING: Final = 6  # Rows of a horizon whose labels are awaited, at most.
+PENDING: Final = 6  # Rows of a horizon that wait, at most: for their labels, or to be learned.
 FORGETTING: Final = 7  # Bits of a float64, as the next one.
 TRACE: Final = 8
 TICKS: Final = 9  # Observed.
 STAMP: Final = 10  # Of the last tick, ns; never decreases.
 DOUBLED_MID: Final = 11  # Bid plus ask of the last two-sided book, 1e-9; 0 before the first.
 LEARNED: Final = 12  # Rows, of all horizons.
-SKIPPED: Final = 13  # Rows that no label was awaited for, or whose label found no update left.
+SKIPPED: Final = 13  # Rows that found no room to wait, or came to no label.
 ROWS_OFFSET: Final = 14  # Into words: the rings.
 VALUES_OFFSET: Final = 15  # Into values: the first horizon.
 VALUES_STRIDE: Final = 16  # From horizon to horizon.
+CHANGED: Final = 17  # The tick at which the mid changed last; the first one before it ever did.
 FIRST_HORIZON: Final = 24
 
 # Positions in a horizon's block.
@@ -53,15 +54,19 @@ KIND: Final = 0
 EVENTS: Final = 1
 DURATION_NS: Final = 2
 SCALE: Final = 3  # Bits of a float64: return_scale of its calibration.
-HEAD: Final = 4  # Oldest pending row.
-WAITING: Final = 5  # Pending rows.
+HEAD: Final = 4  # Oldest row that waits.
+WAITING: Final = 5  # Rows that wait.
+LABELLED: Final = 6  # Of those, the oldest ones: their labels are known.
 HORIZON_WORDS: Final = 8
 
-# Positions in a pending row.
+# Positions in a row that waits.
 ROW_STAMP: Final = 0
 ROW_MID: Final = 1
 ROW_TICK: Final = 2
-ROW_WORDS: Final = 3
+ROW_END: Final = 3  # Doubled mid at the end; 0 for no label. From here on once it is labelled.
+ROW_BEFORE: Final = 4  # Doubled mid that the direction is about: before the move, or the row's own.
+ROW_WAITED: Final = 5  # Ticks between the mid's change before and the one that is the end; 1 where none is.
+ROW_WORDS: Final = 6
 
 
 @dataclass(frozen=True)
@@ -73,17 +78,17 @@ class OnlineSettings:
         forgetting: weight of the rows before, per row learned; 1 / (1 - forgetting) rows are its memory.
         trace_max: bound of trace(P); at the start P has it, so the penalty is regressors / trace_max.
         updates_per_tick: most rows learned per tick and horizon.
-        pending_max: rows per horizon whose labels are awaited; a row that finds no room is skipped.
+        pending_max: rows per horizon that wait for a label, or to be learned; one that finds no room is skipped.
 
     Raises:
         OnlineError: a value is impossible.
     """
 
     units: int = 0
-    forgetting: float = 0.9999
-    trace_max: float = 1.0
-    updates_per_tick: int = 1
-    pending_max: int = 256
+    forgetting: float = 0.99999
+    trace_max: float = 0.1
+    updates_per_tick: int = 2
+    pending_max: int = 512
 
     def __post_init__(self) -> None:
         """Check each value by itself."""
@@ -149,6 +154,7 @@ def lay_out(model: Model, settings: OnlineSettings, words: Int64s, values: Float
     words[UNITS], words[INPUTS], words[HORIZONS] = settings.units, inputs, horizons
     words[UPDATES_PER_TICK], words[PENDING] = settings.updates_per_tick, settings.pending_max
     words[FORGETTING], words[TRACE] = _bits(settings.forgetting), _bits(settings.trace_max)
+    words[CHANGED] = 1
     words[ROWS_OFFSET] = FIRST_HORIZON + horizons * HORIZON_WORDS
     words[VALUES_OFFSET], words[VALUES_STRIDE] = _shared(padded(count)), _stride(count, settings.pending_max)
     for index, (horizon, calibration) in enumerate(zip(model.horizons, model.calibration, strict=True)):

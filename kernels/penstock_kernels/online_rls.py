@@ -90,12 +90,13 @@ def rls_step(
     targets: Float32s,
     gain: Float32s,
     count: int,
+    weight: float,
     forgetting: float,
     trace_max: float,
 ) -> float:
     """Learn one row: all outputs share its regressors, and so one P.
 
-        f = S^T z,   a_j = forgetting + sum of f_i^2 for i <= j,   g = S f = P z
+        f = S^T z,   a_j = forgetting / weight + sum of f_i^2 for i <= j,   g = S f = P z
         S_j <- (S_j sqrt(a_(j-1) / a_j) - f_j / sqrt(a_(j-1) a_j) sum of f_i S_i for i < j) / sqrt(forgetting)
         weights <- weights + g (targets - weights . z) / a_n
         S <- S sqrt(trace_max / trace(P))      where the trace would be larger
@@ -107,6 +108,7 @@ def rls_step(
         targets: shape (outputs,), finite.
         gain: shape (padded(count),). Overwritten: g.
         count: of regressors.
+        weight: of the row, above 0; 1 counts it once.
         forgetting: in (0, 1].
         trace_max: bound of trace(P).
 
@@ -119,7 +121,7 @@ def rls_step(
     for column in range(0, width, LANES):
         store(gain, column, splat(0.0))
     growth = 1.0 / sqrt(forgetting)
-    variance = forgetting
+    variance = forgetting / weight
     squares = splat(0.0)
     for row in range(count):
         column_of_root = root[row]

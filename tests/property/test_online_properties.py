@@ -59,8 +59,9 @@ def test_p_stays_positive_definite_and_bounded_under_any_input(
     for kind, rows in stretches:
         for values in stretch(kind, rows, count, draws):
             row[:count] = values
+            weight = draws.choice([1.0, 1e-3])
             targets = draws.choice(_EXTREMES[:5], 2).astype(np.float32)
-            trace = rls_step(root, weights, row, targets, gain, count, forgetting, trace_max)
+            trace = rls_step(root, weights, row, targets, gain, count, weight, forgetting, trace_max)
             assert 0.0 < trace <= trace_max * (1.0 + 1e-5)
     inverse = root[:, :count].astype(np.float64)
     assert np.isfinite(weights).all()

@@ -64,13 +64,19 @@ def reference(
     root, weights = np.zeros((count, width), np.float32), np.zeros((3, width), np.float32)
     gain, learned = np.zeros(width, np.float32), 0
     rls_reset(root, weights, count, settings.trace_max)
-    pending: list[int] = []
+
+    def weight_of(row: int) -> float:
+        if horizon.kind != HorizonKind.NEXT_MOVE:
+            return 1.0
+        changes = [0, *(int(end) for end in range(1, len(ticks)) if mid[end] != mid[end - 1] and mid[end - 1] > 0)]
+        end = int(known[row])
+        return 1.0 / np.sqrt(end - max(change for change in changes if change < end))
+
+    waiting: list[int] = []
     for tick in range(len(ticks)):
-        ended = [row for row in pending if known[row] == tick]
-        pending = [row for row in pending if known[row] != tick]
-        uses = min(len(ended), settings.updates_per_tick)
-        for use in range(uses):
-            row = ended[use * len(ended) // uses]
+        ready = [row for row in waiting if known[row] <= tick][: settings.updates_per_tick]
+        waiting = waiting[len(ready) :]
+        for row in ready:
             assert targets.known[row]
             direction = float(targets.direction[row])
             limited = min(max(targets.returns[row] / float(np.float64(scale)), -1.0), 1.0)
@@ -82,12 +88,13 @@ def reference(
                 wanted.astype(np.float32),
                 gain,
                 count,
+                weight_of(row),
                 settings.forgetting,
                 settings.trace_max,
             )
             learned += 1
-        if mid[tick] > 0 and len(pending) < settings.pending_max:
-            pending.append(tick)
+        if mid[tick] > 0 and len(waiting) < settings.pending_max:
+            waiting.append(tick)
     return weights, learned
 
 

@@ -20,7 +20,11 @@ TICKS, QUIET = 30_000, 15_000
 
 
 def run_rls(
-    rows: NDArray[np.floating], targets: NDArray[np.floating], forgetting: float, trace_max: float
+    rows: NDArray[np.floating],
+    targets: NDArray[np.floating],
+    forgetting: float,
+    trace_max: float,
+    counts: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
     """Return the errors before each update, shape (rows, outputs), then weights, root and the traces."""
     count, width = rows.shape[1], padded(rows.shape[1])
@@ -31,10 +35,13 @@ def run_rls(
     regressors[:, :count] = rows
     wanted = np.ascontiguousarray(targets, dtype=np.float32)
     errors, traces = np.empty(targets.shape), np.empty(len(rows))
+    weights_of = np.ones(len(rows)) if counts is None else counts
     for index, row in enumerate(regressors):
         for output in range(targets.shape[1]):
             errors[index, output] = targets[index, output] - rls_predict(weights, output, row)
-        traces[index] = rls_step(root, weights, row, wanted[index], gain, count, forgetting, trace_max)
+        traces[index] = rls_step(
+            root, weights, row, wanted[index], gain, count, weights_of[index], forgetting, trace_max
+        )
     return errors, weights[:, :count], root[:, :count], traces
 
 
@@ -110,8 +117,9 @@ def test_weights_are_those_of_batch_weighted_least_squares(count: int, forgettin
     truth = draws.normal(size=(count, 2))
     targets = rows @ truth + 0.1 * draws.normal(size=(3_000, 2))
     trace_max = 4.0 * count * count  # Never reached while rows come, so that nothing but forgetting is in the way.
-    weights = run_rls(rows, targets, forgetting, trace_max)[1]
-    ages = forgetting ** np.arange(len(rows) - 1, -1, -1, dtype=np.float64)
+    counts = draws.uniform(0.05, 1.0, 3_000)
+    weights = run_rls(rows, targets, forgetting, trace_max, counts)[1]
+    ages = counts * forgetting ** np.arange(len(rows) - 1, -1, -1, dtype=np.float64)
     exact = rows.astype(np.float64)
     gram = exact.T @ (ages[:, None] * exact) + np.eye(count) * (forgetting ** len(rows) * count / trace_max)
     wanted = np.linalg.solve(gram, exact.T @ (ages[:, None] * targets.astype(np.float32)))
