@@ -23,6 +23,8 @@ from support.models import HORIZONS, random_model
 from support.tick_stream import tick_stream
 
 X86_64 = {
+    "weights of each topology": "1446ee8c0916330eb42fd2385149b96c",
+    "forecasts of each topology by seconds": "896b641088a318d5fe604dd297041e3e",
     "ticks": "da91a59179897503c6cf0d792c8cd6bd",
     "features": "31dd043077dea12dfab60b6cf1ea90a1",
     "model file": "fa3888c0d54633635873ccd52f7d8f85",
@@ -44,7 +46,17 @@ def found() -> dict[str, str]:
     ticks = tick_stream(20_240_808, 5_000)
     model = random_model(42, units=100, horizons=HORIZONS)
     large = random_model(43, units=1_000, fan_in=8, horizons=HORIZONS)
+    weights = hashlib.sha256()
+    forecasts = hashlib.sha256()
+    for topology in ("cyclic", "sparse", "dense"):
+        memory = {"memory_gains": (0.5, 0.1, 0.03), "memory_lags": 3}
+        drawn = random_model(44, units=75, fan_in=5, topology=topology, time_base="seconds", **memory)
+        for name in ("recurrent", "connections", "input_weights", "bias", "leak"):
+            weights.update(getattr(drawn, name).tobytes())
+        forecasts.update(run_predictions(pack(drawn), ticks[:1_000]).astype("<f4").tobytes())
     return {
+        "weights of each topology": weights.hexdigest()[:32],
+        "forecasts of each topology by seconds": forecasts.hexdigest()[:32],
         "ticks": digest(ticks.tobytes()),
         "features": digest(run_raw_features(ticks).astype("<f8").tobytes()),
         "model file": digest(model_to_bytes(model)),
