@@ -38,6 +38,8 @@ def test_kernels_times_every_side_at_every_size(capsys: pytest.CaptureFixture[st
     assert found["weight_bytes"]["dense"]["128"] > 4 * 128 * 128
     assert found["l2_bandwidth_gb_per_s"] > 0
     assert found["linearity"].keys() == {"fixed_us", "per_unit_ns", "per_connection_ns", "r2", "worst_deviation"}
+    assert found["cyclic_batched_us"].keys() == {f"{units}x{states}" for units in sizes for states in (1, 4, 16, 64)}
+    assert min(found["cyclic_batched_us"].values()) > 0
     assert found["aims"] == {}  # They are for 1,024 units.
 
 

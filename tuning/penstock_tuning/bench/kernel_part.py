@@ -25,16 +25,15 @@ from penstock_tuning.market.simulator import simulate
 _MARKET_SECONDS: Final = 10.0
 _TURN_S: Final = 0.0015
 _COUNT_MAX: Final = 20_000
-_BATCHES: Final = (1, 4, 16, 64)
 
 OURS: Final = ("cyclic", "sparse", "dense")
 PEERS: Final = {"reservoirpy_degree10": 10, "reservoirpy_default": None}
 
 
 class Turn:
-    """A side and how many ticks it computes when it is its turn."""
+    """A side and how many ticks it computes when it is its turn; a multiple of those it computes together."""
 
-    def __init__(self, go: sides.Side) -> None:
+    def __init__(self, go: sides.Side, together: int = 1) -> None:
         self._go = go
         go(2)  # Compiles, or touches its memory.
         self._count = 1
@@ -44,6 +43,7 @@ class Turn:
                 self._count = min(max(round(self._count * _TURN_S / elapsed_s), 2), _COUNT_MAX)
                 break
             self._count *= 4
+        self._count = -(-self._count // together) * together
         self._warm = -(-self._count // 5)
 
     def _elapsed_s(self) -> float:
@@ -63,7 +63,8 @@ def measure(plan: Plan) -> dict[str, Any]:
     """Return microseconds per tick of every side in every round, and the bytes of weights of each of our models.
 
     Args:
-        plan: units, fan_ins, fan_in, rounds, peers (whether ReservoirPy takes part), larger_bytes (buffers beyond L2).
+        plan: units, fan_ins, fan_in, batches, rounds, peers (whether ReservoirPy takes part), larger_bytes (of buffers
+            that are only read).
     """
     market = simulate(MarketSettings(ticks_per_second=2_000), _MARKET_SECONDS)
     ticks = market.ticks[market.ticks["instrument_id"] == market.ticks["instrument_id"][0]]
@@ -71,8 +72,8 @@ def measure(plan: Plan) -> dict[str, Any]:
     turns: dict[tuple[str, str], Turn] = {}
     sizes: dict[str, dict[str, int]] = {}
 
-    def add(name: str, key: object, go: sides.Side) -> None:
-        turns[name, str(key)] = Turn(go)
+    def add(name: str, key: object, go: sides.Side, together: int = 1) -> None:
+        turns[name, str(key)] = Turn(go, together)
 
     for units in plan["units"]:
         for topology in OURS:
@@ -83,6 +84,10 @@ def measure(plan: Plan) -> dict[str, Any]:
             if topology != "cyclic":
                 by_csr = topology == "sparse"
                 add("scipy_csr" if by_csr else "numpy_dense", units, sides.array_side(model, inputs, by_csr=by_csr))
+        packed = sides.packed_model("cyclic", units, plan["fan_in"])
+        for states in plan["batches"]:
+            # A turn computes whole batches; its count is of ticks.
+            add("cyclic_batched", f"{units}x{states}", sides.batch_side(packed, inputs, states), states)
         add("floor", units, sides.reading_side(sizes["cyclic"][str(units)]))
         if plan["peers"]:
             for name, degree in PEERS.items():

@@ -15,12 +15,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_kernels.compiled import Float32s, compiled
+from penstock.v1.records import HORIZONS_MAX
+from penstock_kernels.batch import predict_batch
+from penstock_kernels.compiled import Float32s, Int64s, compiled
 from penstock_kernels.drive import new_place, run_predictions
 from penstock_kernels.features import FEATURE_NAMES, FEATURES
 from penstock_kernels.lanes import LANES, load, splat, total
 from penstock_kernels.model import OUTPUTS_PER_HORIZON, Calibration, Horizon, HorizonKind, Model
 from penstock_kernels.packed import PackedModel, aligned_float32, pack
+from penstock_kernels.predictor import FORECAST_WORDS, input_words, scratch_words, state_words
 
 Side = Callable[[int], None]  # Compute so many ticks.
 
@@ -82,6 +85,40 @@ def our_side(packed: PackedModel, ticks: NDArray[np.void]) -> Side:
             left -= len(ticks)
 
     return go
+
+
+def batch_side(packed: PackedModel, inputs: NDArray[np.float32], states: int) -> Side:
+    """Return ours for *states* states at a time, each with features of its own; features are not computed.
+
+    A tick of this side is a tick of one state: a count is rounded up to whole batches.
+    """
+    header = packed.header
+    held = aligned_float32(states * state_words(header)).reshape(states, -1)
+    places = np.arange(states, dtype=np.int64)
+    rows = np.zeros((states, input_words(header)), dtype=np.float32)
+    rows[:, : inputs.shape[1]] = inputs[:states]
+    scratch = aligned_float32(states * scratch_words(header)).reshape(states, -1)
+    forecasts = np.zeros((states, HORIZONS_MAX, FORECAST_WORDS), dtype=np.float32)
+
+    def go(count: int) -> None:
+        _batches(header, packed.weights, held, places, rows, scratch, forecasts, -(-count // states))
+
+    return go
+
+
+@compiled
+def _batches(
+    header: Int64s,
+    weights: Float32s,
+    states: Float32s,
+    places: Int64s,
+    inputs: Float32s,
+    scratch: Float32s,
+    forecasts: Float32s,
+    count: int,
+) -> None:
+    for _ in range(count):
+        predict_batch(header, weights, states, places, inputs, scratch, forecasts)
 
 
 def peer_side(units: int, inputs: NDArray[np.float64], degree: int | None) -> Side:

@@ -2,6 +2,7 @@
 
     X_us[N]       median over the rounds of X's microseconds per tick at N units
     ratio_X[N]    X_us[N] / cyclic_us[N]
+    cyclic_batched_us   per tick of one state, keyed by N x states that are advanced together, features not among it
     quickest_us   the quickest round of each: what a median tells besides is how busy the machine was
     floor_us[N]   the time to read the bytes of the cyclic model's weights once, from the cache they lie in
 
@@ -27,6 +28,7 @@ from penstock_tuning.bench.settings import Bench
 FAN_IN: Final = 8
 _UNITS: Final = (512, 1024, 2048, 4096)
 _UNITS_QUICK: Final = (64, 128)
+_BATCHES: Final = (1, 4, 16, 64)
 _FAN_INS: Final = (4, 16, 32)  # Beside FAN_IN, for the fit.
 _MIB: Final = 2**20
 _BEYOND_L2_BYTES: Final = 8 * _MIB
@@ -67,6 +69,7 @@ def measure(settings: KernelSettings, bench: Bench) -> Outcome:
         "units": settings.units,
         "fan_in": FAN_IN,
         "fan_ins": _FAN_INS,
+        "batches": _BATCHES,
         "rounds": settings.rounds,
         "peers": bool(peer),
         "larger_bytes": [_WITHIN_L2_BYTES, _BEYOND_L2_BYTES],
@@ -111,6 +114,7 @@ def figures_of(found: dict[str, Any]) -> dict[str, Any]:
     for name, size_bytes in (("l2", _WITHIN_L2_BYTES), ("l3", _BEYOND_L2_BYTES)):
         figures[f"{name}_bandwidth_gb_per_s"] = size_bytes / 1e3 / median(times["read"][str(size_bytes)])
     figures["cyclic_by_fan_in_us"] = _medians(times["cyclic_by_fan_in"])
+    figures["cyclic_batched_us"] = _medians(times["cyclic_batched"])
     figures["linearity"] = linearity(figures)
     return figures
 
