@@ -14,7 +14,16 @@ from penstock_tuning.model.fit import untrained
 from penstock_tuning.model.gram import Gram
 from penstock_tuning.model.horizons import parse_horizons
 from penstock_tuning.model.progress import silent
-from penstock_tuning.model.readouts import FEATURES, MODEL, Family, Penalty, Readouts, families_of
+from penstock_tuning.model.readouts import (
+    FEATURES,
+    LINEAR_MEMORY,
+    MODEL,
+    Family,
+    Penalty,
+    Readouts,
+    baselines_of,
+    families_of,
+)
 from penstock_tuning.model.recordings import market_recording
 from penstock_tuning.model.ridge import solve
 from penstock_tuning.model.settings import BLOCKS, FIRST_FOLD, FIRST_TEST
@@ -119,7 +128,7 @@ def test_walk_goes_on_after_any_row(task: Task) -> None:
 
 
 def test_interrupted_pass_goes_on_with_the_same_bits(task: Task) -> None:
-    families = families_of(replace(SMALL, units=16, penalties=(0.1, 1.0)), task.model.memory_columns)
+    families = families_of(replace(SMALL, units=16, penalties=(0.1, 1.0)))
     whole = BlockPass(task, families)
     kept = {}
 
@@ -142,10 +151,21 @@ def test_interrupted_pass_goes_on_with_the_same_bits(task: Task) -> None:
 
 
 def test_baselines_see_the_last_columns_alone(task: Task) -> None:
-    families = families_of(replace(SMALL, units=16), task.model.memory_columns)
-    assert [one.first for one in families] == [0, 16, 16 + task.model.memory_columns]
-    assert families[-1].name == FEATURES
-    assert [one.name for one in families_of(replace(SMALL, units=16), 0)] == [MODEL, FEATURES]
+    linear = replace(SMALL, units=16, memory_averages=(2.0, 5.0), memory_lags=1, horizons=task.model.horizons)
+    baseline = untrained(linear, task.model.features, task.model.feature_mean, task.model.feature_scale)
+    families = baselines_of(SMALL, baseline)
+    inputs = len(task.model.features)
+    assert [(one.name, one.first) for one in families] == [(LINEAR_MEMORY, 16), (FEATURES, 16 + 3 * inputs)]
+    both = BlockPass(replace(task, baseline=baseline), families_of(SMALL), families)
+    alone = BlockPass(task, families_of(SMALL))
+    for block in range(FIRST_TEST + 1):
+        both.run_block(block, lambda: None, scored=True)
+        alone.run_block(block, lambda: None, scored=True)
+    assert set(both.skills[0].forecasters) == {MODEL, LINEAR_MEMORY, FEATURES, "queue_imbalance"}
+    assert both.readouts.errors[MODEL].tobytes() == alone.readouts.errors[MODEL].tobytes()
+    counts = {name: one.direction.total for name, one in both.skills[0].forecasters.items()}
+    assert len(set(counts.values())) == 1
+    assert counts[MODEL] > 100
 
 
 def test_bins_of_scores_keep_their_order_within_a_sixteenth() -> None:

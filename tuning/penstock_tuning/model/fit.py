@@ -22,10 +22,10 @@ from penstock_tuning.model.calibrate import fit_logistic, fit_slope
 from penstock_tuning.model.checkpoint import Checkpoint, key_of
 from penstock_tuning.model.ordered_histogram import OrderedHistogram
 from penstock_tuning.model.progress import Progress, silent
-from penstock_tuning.model.readouts import families_of
+from penstock_tuning.model.readouts import baselines_of, families_of
 from penstock_tuning.model.rebuild import REBUILD_TICKS_MAX, measured_agreement, rebuild_ticks_of
 from penstock_tuning.model.recordings import Recordings
-from penstock_tuning.model.settings import BLOCKS, FitSettings
+from penstock_tuning.model.settings import BLOCKS, D2_AVERAGES, D2_LAGS, UNITS_MIN, FitSettings
 from penstock_tuning.model.skill import HorizonSkill
 from penstock_tuning.model.survey import ReturnRange, Survey, survey
 from penstock_tuning.model.training_report import make_report
@@ -62,8 +62,9 @@ def fit(
     first_streams = recordings.first_streams()
     rebuild_ticks, needed = rebuild_ticks_of(model, first_streams)
     model = replace(model, rebuild_ticks=rebuild_ticks)
-    task = Task(recordings, found, model, boundaries, part_boundaries(recordings))
-    work = BlockPass(task, families_of(settings, model.memory_columns))
+    baseline = untrained(_linear(settings), found.features, found.mean, found.scale)
+    task = Task(recordings, found, model, boundaries, part_boundaries(recordings), baseline)
+    work = BlockPass(task, families_of(settings), baselines_of(settings, baseline))
     if kept:
         work.restore(Cursor(**kept[0]["cursor"]), kept[1])
 
@@ -86,6 +87,19 @@ def fit(
     longest = max(recordings.first_streams(), key=lambda stream: len(stream.ticks))
     rebuild = {"ticks_needed": needed, "probability_difference": measured_agreement(model, longest.ticks)}
     return replace(model, training=make_report(settings, work, rebuild))
+
+
+def _linear(settings: FitSettings) -> FitSettings:
+    """Return settings whose memory is that of the baseline d2; the few units play no part in it."""
+    return FitSettings(
+        horizons=settings.horizons,
+        units=UNITS_MIN,
+        fan_in=1,
+        recurrence=False,
+        memory_averages=D2_AVERAGES,
+        memory_lags=D2_LAGS,
+        clip=settings.clip,
+    )
 
 
 def untrained(settings: FitSettings, features: tuple[str, ...], mean: Float64s, scale: Float64s) -> Model:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_kernels.compiled import Float32s, Float64s
-from penstock_kernels.model import OUTPUTS_PER_HORIZON, Horizon, HorizonKind
+from penstock_kernels.model import OUTPUTS_PER_HORIZON, Horizon, HorizonKind, Model
 from penstock_tuning.model.gram import Gram
 from penstock_tuning.model.ridge import solve, squared_error
 from penstock_tuning.model.settings import BLOCKS, FIRST_FOLD, FitSettings
@@ -59,16 +59,19 @@ class Family:
     trials: tuple[Penalty, ...]
 
 
-def families_of(settings: FitSettings, memory_columns: int, *, baselines: bool = True) -> tuple[Family, ...]:
-    """Return the model's family and, with *baselines*, those of the linear memory and of the tick's features."""
+def families_of(settings: FitSettings) -> tuple[Family, ...]:
+    """Return the model's family."""
     trials = tuple(Penalty(one, share) for one in settings.penalties for share in settings.linear_penalties)
-    families = [Family(MODEL, 0, trials)]
-    if baselines:
-        plain = tuple(Penalty(one) for one in settings.penalties)
-        if memory_columns:
-            families.append(Family(LINEAR_MEMORY, settings.units, plain))
-        families.append(Family(FEATURES, settings.units + memory_columns, plain))
-    return tuple(families)
+    return (Family(MODEL, 0, trials),)
+
+
+def baselines_of(settings: FitSettings, baseline: Model) -> tuple[Family, ...]:
+    """Return the families of the linear memory and of the tick's features, on the last columns of *baseline*."""
+    trials = tuple(Penalty(one) for one in settings.penalties)
+    return (
+        Family(LINEAR_MEMORY, baseline.units, trials),
+        Family(FEATURES, baseline.units + baseline.memory_columns, trials),
+    )
 
 
 @dataclass(frozen=True, eq=False)

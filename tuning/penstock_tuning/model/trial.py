@@ -95,7 +95,7 @@ def explained_by(readouts: Readouts, first: int, stop: int) -> Float64s:
 def _walked(settings: FitSettings, past: Past, after_block: Callable[[int, float], None]) -> Readouts:
     model = untrained(settings, past.found.features, past.found.mean, past.found.scale)
     task = Task(past.recordings, past.found, model, past.boundaries_ns)
-    work = BlockPass(task, families_of(settings, model.memory_columns, baselines=False))
+    work = BlockPass(task, families_of(settings))
     for block in range(past.blocks):
         work.run_block(block, lambda: None, scored=False)
         if block >= FIRST_TEST:
