@@ -13,7 +13,7 @@ from penstock_kernels.compiled import Float32s, Int64s, compiled
 from penstock_kernels.lanes import LANES
 from penstock_kernels.packed import DENSE, HORIZONS, SECONDS, SPARSE, TIME_BASE, TOPOLOGY, UNITS_PADDED
 from penstock_kernels.predictor import row_step
-from penstock_kernels.readout import calibrate_step, outputs_lanes
+from penstock_kernels.readout import calibrate_step, outputs_lanes, outputs_of_two
 from penstock_kernels.reservoir import (
     cyclic_lanes,
     dense_lanes,
@@ -45,16 +45,24 @@ def advance_batch(
     if header[TIME_BASE] == SECONDS:
         for tick in range(count):
             fading_step(header, weights, flat_inputs, tick * input_stride, rows, tick * row_stride)
-    for unit in range(0, header[UNITS_PADDED], LANES):
-        for tick in range(count):
-            state, first, row = places[tick] * state_stride, tick * input_stride, tick * row_stride
-            if topology == SPARSE:
-                sums = sparse_lanes(header, weights, unit, flat_states, state, flat_inputs, first)
-            elif topology == DENSE:
-                sums = dense_lanes(header, weights, unit, flat_states, state, flat_inputs, first)
-            else:
-                sums = cyclic_lanes(header, weights, unit, flat_states, state, flat_inputs, first)
-            leaked_step(header, weights, unit, flat_states, state, rows, row, sums)
+    if topology == SPARSE:
+        for unit in range(0, header[UNITS_PADDED], LANES):
+            for tick in range(count):
+                state, row = places[tick] * state_stride, tick * row_stride
+                sums = sparse_lanes(header, weights, unit, flat_states, state, flat_inputs, tick * input_stride)
+                leaked_step(header, weights, unit, flat_states, state, rows, row, sums)
+    elif topology == DENSE:
+        for unit in range(0, header[UNITS_PADDED], LANES):
+            for tick in range(count):
+                state, row = places[tick] * state_stride, tick * row_stride
+                sums = dense_lanes(header, weights, unit, flat_states, state, flat_inputs, tick * input_stride)
+                leaked_step(header, weights, unit, flat_states, state, rows, row, sums)
+    else:
+        for unit in range(0, header[UNITS_PADDED], LANES):
+            for tick in range(count):
+                state, row = places[tick] * state_stride, tick * row_stride
+                sums = cyclic_lanes(header, weights, unit, flat_states, state, flat_inputs, tick * input_stride)
+                leaked_step(header, weights, unit, flat_states, state, rows, row, sums)
     for tick in range(count):
         kept_step(header, flat_states, places[tick] * state_stride, rows, tick * row_stride)
         row_step(header, weights, states[places[tick]], inputs[tick], scratch[tick])
@@ -83,8 +91,13 @@ def predict_batch(
     """
     advance_batch(header, weights, states, places, inputs, scratch)
     rows, row_stride = scratch.reshape(-1), scratch.shape[1]
-    for horizon in range(header[HORIZONS]):
+    horizons = header[HORIZONS]
+    paired = horizons // 2 * 2
+    for horizon in range(0, paired, 2):
         for tick in range(len(places)):
-            outputs_lanes(header, weights, rows, tick * row_stride, horizon, forecasts[tick])
+            outputs_of_two(header, weights, rows, tick * row_stride, horizon, forecasts[tick])
+    if paired < horizons:
+        for tick in range(len(places)):
+            outputs_lanes(header, weights, rows, tick * row_stride, paired, forecasts[tick])
     for tick in range(len(places)):
         calibrate_step(header, weights, forecasts[tick])

@@ -60,7 +60,7 @@ def outputs_step(header: Int64s, weights: Float32s, design: Float32s, outputs: F
     horizons = header[HORIZONS]
     paired = horizons // 2 * 2
     for horizon in range(0, paired, 2):
-        _outputs_of_two(header, weights, design, horizon, outputs)
+        outputs_of_two(header, weights, design, 0, horizon, outputs)
     if paired < horizons:
         outputs_lanes(header, weights, design, 0, paired, outputs)
 
@@ -86,7 +86,9 @@ def outputs_lanes(
 
 
 @inlined
-def _outputs_of_two(header: Int64s, weights: Float32s, design: Float32s, horizon: Int64, outputs: Float32s) -> None:
+def outputs_of_two(
+    header: Int64s, weights: Float32s, designs: Float32s, design: Int64, horizon: Int64, outputs: Float32s
+) -> None:
     """Write the sums of *horizon* and the next one: six sums under way at a time hide what an addition takes."""
     columns = header[COLUMNS_PADDED]
     word = header[READOUT_OFFSET] + horizon * OUTPUTS_PER_HORIZON * columns
@@ -94,7 +96,7 @@ def _outputs_of_two(header: Int64s, weights: Float32s, design: Float32s, horizon
     returns, direction, moved = splat(0.0), splat(0.0), splat(0.0)
     other_returns, other_direction, other_moved = splat(0.0), splat(0.0), splat(0.0)
     for column in range(0, columns, LANES):
-        lanes = load(design, column)
+        lanes = load(designs, design + column)
         returns = returns + load(weights, word) * lanes
         direction = direction + load(weights, word + LANES) * lanes
         moved = moved + load(weights, word + 2 * LANES) * lanes
