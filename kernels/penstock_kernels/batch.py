@@ -4,7 +4,9 @@
     for each horizon:            for each state:      sums of the readout
 
 Each sum is made as the single step makes it, by the same functions, so a batch has the bits of its steps one by one.
-All memory is the caller's; nothing is allocated.
+All memory is the caller's; nothing is allocated. It pays where weights don't fit the second-level cache: measured with
+16 states on a shared core with 1 MiB of it, a dense batch of 1,024 units takes 0.8 of the time of its single steps, but
+cyclic and sparse ones of 1,024 units take 1.3 and 1.2 times as long: use single steps there.
 """
 
 from __future__ import annotations
