@@ -75,6 +75,13 @@ def test_pieces_are_all_rows_in_order_cut_at_blocks_and_recordings() -> None:
     assert [one.rows.start for one in pieces if one.opens_block] == list(history.edges[:-1])
 
 
+def test_rows_after_the_start_of_each_recording_are_in_no_figure() -> None:
+    target = make_target(history_of(ticks()[:2_500], ticks()[2_500:6_000]), LATER)
+    for start in (0, 2_500):
+        assert not target.labelled[start : start + 256].any()
+        assert target.labelled[start + 256 : start + 300].all()
+
+
 def test_recordings_that_overlap_are_not_laid_end_to_end() -> None:
     recordings = [
         market_recording(Market(MarketSettings(), [Instrument(1, "ONE", "TEST")], one), name)._sources[0]

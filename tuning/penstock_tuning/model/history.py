@@ -162,7 +162,8 @@ def make_target(history: History, horizon: Horizon) -> Target:
     labels = [targets_of(line, horizon, 0, len(line.mid)) for line in history.lines]
     known_ns = np.concatenate([one.known_ns for one in labels])
     labelled = known_ns != NEVER_NS
-    labelled[:WASHOUT_TICKS] = False
+    for start in np.cumsum([0, *(len(ticks) for ticks in history.segments[:-1])]):
+        labelled[start : start + WASHOUT_TICKS] = False  # States begin at zero with each recording.
     ends_ns = np.append(history.stamp[history.edges[1:-1]], NEVER_NS)
     trains = labelled & (known_ns < np.repeat(ends_ns, np.diff(history.edges)))
     first_tested = int(history.edges[FIRST_TEST])
