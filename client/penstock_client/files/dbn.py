@@ -29,9 +29,9 @@ VERSIONS: Final = (1, 2, 3)
 BYTES_MAX: Final = 16 * 2**30  # Of records in memory: a file that grows past this is refused before memory ends.
 
 _READ_BYTES: Final = 8 * 2**20
-_AGAIN: Final = "fetch or copy the file again"
+AGAIN: Final = "fetch or copy the file again"
 _SCHEMA: Final = "request the schema mbp-1"
-_SENT_DTYPE: Final = np.dtype([("tick", TICK_DTYPE), ("ts_out", "<u8")])  # ts_out: when the gateway sent it.
+SENT_DTYPE: Final = np.dtype([("tick", TICK_DTYPE), ("ts_out", "<u8")])  # ts_out: when the gateway sent it.
 
 
 class _MappingInterval(NamedTuple):
@@ -57,8 +57,8 @@ def read_dbn(path: Path) -> TickFile:
         MissingExtraError: penstock[files] is not installed.
     """
     data = _read_bytes(path)
-    metadata, body_at = _read_header(path, data)
-    dtype = _SENT_DTYPE if metadata.ts_out else TICK_DTYPE
+    metadata, body_at = read_header(path, data)
+    dtype = SENT_DTYPE if metadata.ts_out else TICK_DTYPE
     whole, left = divmod(len(data) - body_at, dtype.itemsize)
     records = np.frombuffer(data, dtype=dtype, count=whole, offset=body_at)
     if metadata.ts_out:
@@ -71,7 +71,7 @@ def read_dbn(path: Path) -> TickFile:
         raise TickFileError(
             path,
             f"the file ends inside a record: {left} of {dtype.itemsize} bytes",
-            mend=_AGAIN,
+            mend=AGAIN,
             record=whole,
         )
     ids_are_keys = str(metadata.stype_in) == "instrument_id"
@@ -148,16 +148,16 @@ def _read_bytes(path: Path) -> bytes:
                         path, f"its records take more than {BYTES_MAX} bytes of memory", mend="split the file"
                     )
     except OSError as exc:
-        raise TickFileError(path, f"its zstd stream is cut or corrupt: {exc}", mend=_AGAIN) from exc
+        raise TickFileError(path, f"its zstd stream is cut or corrupt: {exc}", mend=AGAIN) from exc
     return b"".join(parts)
 
 
-def _read_header(path: Path, data: bytes) -> tuple[Any, int]:
+def read_header(path: Path, data: bytes) -> tuple[Any, int]:
     """Return the metadata and where the records start."""
     if data[:3] != DBN_MAGIC:
         raise TickFileError(path, f"this is no DBN file: it starts with {data[:8].hex(' ')}", mend=_SCHEMA + " in DBN")
     if len(data) < 8:
-        raise TickFileError(path, f"the file ends inside its header: {len(data)} bytes", mend=_AGAIN)
+        raise TickFileError(path, f"the file ends inside its header: {len(data)} bytes", mend=AGAIN)
     if data[3] not in VERSIONS:
         raise TickFileError(
             path,
@@ -169,7 +169,7 @@ def _read_header(path: Path, data: bytes) -> tuple[Any, int]:
     body_at = 8 + int.from_bytes(data[4:8], "little")
     if body_at > len(data):
         raise TickFileError(
-            path, f"the file ends inside its header: {len(data)} of {body_at} bytes", mend=_AGAIN, field="header"
+            path, f"the file ends inside its header: {len(data)} of {body_at} bytes", mend=AGAIN, field="header"
         )
     dbn = require("databento_dbn", extra="files", purpose="reading DBN files")
     try:
@@ -177,7 +177,7 @@ def _read_header(path: Path, data: bytes) -> tuple[Any, int]:
         schema = None if metadata.schema is None else str(metadata.schema)
         _ = metadata.mappings, metadata.dataset, metadata.stype_in
     except (dbn.DBNError, ValueError, OverflowError) as exc:
-        raise TickFileError(path, f"its DBN header is corrupt: {exc}", mend=_AGAIN, field="header") from exc
+        raise TickFileError(path, f"its DBN header is corrupt: {exc}", mend=AGAIN, field="header") from exc
     if schema not in (None, "mbp-1"):
         rtype = data[body_at + 1] if len(data) > body_at + 1 else None
         records = "no records" if rtype is None else f"records of rtype {rtype_name(rtype)}"

@@ -22,7 +22,7 @@ from penstock.v1.records import TICK_DTYPE
 from penstock_client.extras import require
 from penstock_client.files.catalogue import Entry, read_entry
 from penstock_client.files.columns import OWN, ColumnMapping, read_mapping
-from penstock_client.files.dbn import _AGAIN, _SENT_DTYPE, DBN_MAGIC, ZSTD_MAGIC, _read_header
+from penstock_client.files.dbn import AGAIN, DBN_MAGIC, SENT_DTYPE, ZSTD_MAGIC, read_header
 from penstock_client.files.errors import TickFileError
 from penstock_client.files.reader import CSV_SUFFIXES, PARQUET_MAGIC, open_ticks
 from penstock_client.files.symbols import intervals_of, resolve
@@ -78,9 +78,9 @@ def _pieces_of_dbn(path: Path, piece_ticks: int) -> Iterator[Piece]:
         data = _read(path, stream, 8)
         if len(data) == 8 and data[:3] == DBN_MAGIC:
             data += _read(path, stream, int.from_bytes(data[4:8], "little") + 2)  # And the first record's rtype.
-        metadata, body_at = _read_header(path, data)
+        metadata, body_at = read_header(path, data)
         left = data[body_at:]
-        dtype = _SENT_DTYPE if metadata.ts_out else TICK_DTYPE
+        dtype = SENT_DTYPE if metadata.ts_out else TICK_DTYPE
         intervals = intervals_of(metadata.mappings, ids_are_keys=str(metadata.stype_in) == "instrument_id")
         entry = read_entry(path)
         done = 0
@@ -102,7 +102,7 @@ def _pieces_of_dbn(path: Path, piece_ticks: int) -> Iterator[Piece]:
                 raise TickFileError(
                     path,
                     f"the file ends inside a record: {len(left)} of {dtype.itemsize} bytes",
-                    mend=_AGAIN,
+                    mend=AGAIN,
                     record=done,
                 )
             if not whole:
@@ -119,7 +119,7 @@ def _read(path: Path, stream: Any, size: int) -> bytes:
             parts.append(part)
             missing -= len(part)
     except OSError as exc:
-        raise TickFileError(path, f"its zstd stream is cut or corrupt: {exc}", mend=_AGAIN) from exc
+        raise TickFileError(path, f"its zstd stream is cut or corrupt: {exc}", mend=AGAIN) from exc
     return b"".join(parts)
 
 
