@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -13,6 +14,10 @@ from numpy.typing import NDArray
 from penstock.v1 import model_pb2, model_pb2_grpc
 from penstock.v1 import prediction_pb2 as pb
 from penstock.v1.records import PREDICTION_DTYPE, PROBABILITY_ONE
+from penstock_client import Instrument
+from penstock_client.cli import build_parser
+from penstock_client.replay import MAX_SPEED, ReplayPlan, replay
+from penstock_client.replay_command import plan_of
 from penstock_daemon.online_snapshot import Owner, restore
 from penstock_kernels.drive import new_place, run_predictions
 from penstock_kernels.features import FEATURE_NAMES
@@ -299,3 +304,25 @@ def test_switched_model_starts_from_nothing_and_what_the_old_one_learned_is_kept
     run_predictions(packed, STREAM[300 - 64 : 300], place)
     wanted = recorded(run_online(packed, STREAM[300:], new_online_place(beta, SETTINGS), place))
     assert served.tobytes() == wanted.tobytes()
+
+
+def test_replayed_file_gives_the_same_hash_each_time_and_another_one_than_without(tmp_path: Path) -> None:
+    sets = online(tmp_path, f"online.snapshot_folder={tmp_path}/kept")
+    plan = ReplayPlan([Instrument(1, "SYMBOL1")], STREAM, "", speed=MAX_SPEED)
+    hashes = []
+    with running_daemon(tmp_path, *sets) as daemon:
+        for asked in (False, True, True):
+            name = "" if asked else plan.client_name
+            run = replay(replace(plan, address=daemon.address, online_readout=asked, client_name=name))
+            assert run.failure is None
+            assert run.answered == len(STREAM)
+            hashes.append(hash_of(run.predictions))
+        assert not (tmp_path / "kept").exists()
+    assert hashes[1] == hashes[2] != hashes[0]
+
+
+def test_command_asks_for_it_without_a_client_name(tmp_path: Path) -> None:
+    file = tmp_path / "ticks.csv"
+    file.write_text("ts_recv,symbol,bid_px,ask_px,bid_sz,ask_sz\n1000,A,100,101,5,6\n2000,A,100,102,5,6\n")
+    plans = [plan_of(build_parser().parse_args(["replay", str(file), *more])) for more in ((), ("--online",))]
+    assert [(plan.online_readout, plan.client_name) for plan in plans] == [(False, "penstock replay"), (True, "")]
