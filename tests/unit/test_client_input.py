@@ -147,6 +147,7 @@ def test_numpy_integers_are_integers():
         ({"deadline_s": 0}, "deadline_s must be a finite number of seconds above 0: was 0"),
         ({"deadline_s": math.inf}, "deadline_s must be"),
         ({"connect_deadline_s": "1"}, "connect_deadline_s must be"),
+        ({"online_readout": 1}, "online_readout must be True or False: was 1"),
         ({"reconnect": "yes"}, "reconnect must be True, False or a ReconnectPolicy: was 'yes'"),
     ],
 )
