@@ -146,7 +146,7 @@ def test_model_that_is_missing_or_too_large_is_refused(folder: Path) -> None:
 def test_memory_that_is_not_there_is_refused() -> None:
     said = refusal("sessions.max=1024", "sessions.in_flight_max=1048576")
     assert said.startswith("the arena of rings, states and models would take ")
-    assert said.endswith("lower sessions.max, sessions.in_flight_max, sessions.states_max or models.units_max")
+    assert said.endswith("lower sessions.max, sessions.in_flight_max, sessions.states_max, online.states or models.units_max")
 
 
 # --- Threads ----------------------------------------------------------------------------------------------------------
