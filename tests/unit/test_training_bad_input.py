@@ -123,3 +123,20 @@ def test_full_disk_under_the_temporary_files_is_named(
     told = refusal([file], tmp_path, capsys)
     assert "can't be laid out in temporary files" in told
     assert "set TMPDIR to a folder with more" in told
+
+
+def test_reservoir_whose_memory_does_not_fade_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ticks = written(tmp_path / "day.dbn", quotes(6_000), "AAA")
+    chaotic = ["--spectral-radius", "2", "--leak", "1", "--bias-scale", "0", "--input-scale", "0.001", "--fan-in", "8"]
+    arguments = ["fit", ticks, "--units", "128", *chaotic, "--out", str(tmp_path / "m.safetensors")]
+    assert main(arguments) == 2
+    assert "memory does not fade" in capsys.readouterr().err
+    assert [one.name for one in tmp_path.iterdir()] == ["day.dbn"]
+    assert main([*arguments[:4], *chaotic[2:], *arguments[-2:]]) == 0
+    assert "what a state was halves every" in described(tmp_path / "m.safetensors", capsys)
+
+
+def described(model: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(["describe", str(model)]) == 0
+    return capsys.readouterr().out

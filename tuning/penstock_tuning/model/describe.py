@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from math import log
 from typing import Any, Final
 
 from penstock_kernels.model import Model
@@ -68,11 +69,16 @@ def as_text(loaded: LoadedModel) -> str:
     lines += [
         f"  linear memory  {kept}",
         f"  features       {', '.join(model.features)}",
-        f"  rebuild ticks  {model.rebuild_ticks}",
+        f"  rebuild ticks  {model.rebuild_ticks}{_forgetting(model)}",
     ]
     if not model.training:
         return "\n".join([*lines, "  trained        no report in the file"])
     return "\n".join([*lines, *_data_lines(model.training), "", *skill_lines(model)])
+
+
+def _forgetting(model: Model) -> str:
+    rate = model.training.get("rebuild", {}).get("forgetting_rate_per_tick")
+    return f"; measured, what a state was halves every {log(2.0) / -rate:.3g} ticks" if rate else ""
 
 
 def skill_lines(model: Model) -> list[str]:

@@ -23,7 +23,7 @@ from penstock_tuning.model.checkpoint import Checkpoint, key_of
 from penstock_tuning.model.ordered_histogram import OrderedHistogram
 from penstock_tuning.model.progress import Progress, silent
 from penstock_tuning.model.readouts import baselines_of, families_of
-from penstock_tuning.model.rebuild import REBUILD_TICKS_MAX, measured_agreement, rebuild_ticks_of
+from penstock_tuning.model.rebuild import REBUILD_TICKS_MAX, forgetting_of, measured_agreement, rebuild_ticks_of
 from penstock_tuning.model.recordings import Recordings
 from penstock_tuning.model.settings import BLOCKS, D2_AVERAGES, D2_LAGS, UNITS_MIN, FitSettings
 from penstock_tuning.model.skill import HorizonSkill
@@ -51,7 +51,7 @@ def fit(
     Raises:
         TrainingError: the recordings are too short, or nothing in them moves.
         TickFileError: a file can no longer be read.
-        ModelError: the settings make no reservoir.
+        ModelError: the settings make no reservoir, or one whose memory does not fade.
         RidgeError: a penalty of 0 where columns depend on each other.
     """
     key = key_of(recordings, settings)
@@ -60,6 +60,7 @@ def fit(
     found = _survey_of(kept[0]["survey"]) if kept else survey(recordings, settings.horizons, boundaries, on_progress)
     model = untrained(settings, found.features, found.mean, found.scale)
     first_streams = recordings.first_streams()
+    forgetting = forgetting_of(model, max(first_streams, key=lambda stream: len(stream.ticks)).ticks)
     rebuild_ticks, needed = rebuild_ticks_of(model, first_streams)
     model = replace(model, rebuild_ticks=rebuild_ticks)
     baseline = untrained(_linear(settings), found.features, found.mean, found.scale)
@@ -85,7 +86,11 @@ def fit(
         ),
     )
     longest = max(recordings.first_streams(), key=lambda stream: len(stream.ticks))
-    rebuild = {"ticks_needed": needed, "probability_difference": measured_agreement(model, longest.ticks)}
+    rebuild = {
+        "forgetting_rate": forgetting,
+        "ticks_needed": needed,
+        "probability_difference": measured_agreement(model, longest.ticks),
+    }
     return replace(model, training=make_report(settings, work, rebuild))
 
 

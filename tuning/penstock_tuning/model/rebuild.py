@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_kernels.drive import run_predictions
-from penstock_kernels.forgetting import measured_rebuild_ticks
+from penstock_kernels.forgetting import measured_forgetting, measured_rebuild_ticks
 from penstock_kernels.model import Model, ModelError
 from penstock_kernels.predictor import pack
 from penstock_tuning.model.recordings import Stream
@@ -28,6 +28,21 @@ STEP: Final = 64
 STREAMS_MAX: Final = 8  # The longest ones are measured.
 _LIMIT_TICKS: Final = 4_096
 _COMPARED_TICKS: Final = 256
+_FORGETTING_TICKS: Final = 8_192
+_FORGETTING_DIGITS: Final = 3  # The last bits of its fit are those of a linear algebra library.
+
+
+def forgetting_of(model: Model, ticks: NDArray[np.void]) -> float:
+    """Return the measured rate at which *model* forgets, the exponent per tick: the check of the echo state property.
+
+    Args:
+        model: its readout plays no part.
+        ticks: of one instrument, shape (any,), dtype TICK_DTYPE; its end is measured.
+
+    Raises:
+        ModelError: the memory does not fade: a state would depend on how it began for ever, and could not be rebuilt.
+    """
+    return float(f"{measured_forgetting(pack(model), ticks[-_FORGETTING_TICKS:]):.{_FORGETTING_DIGITS}g}")
 
 
 def rebuild_ticks_of(model: Model, streams: Sequence[Stream]) -> tuple[int, int | None]:

@@ -78,6 +78,7 @@ def make_report(settings: FitSettings, work: BlockPass, rebuild: Mapping[str, fl
         },
         "linear_memory": {"averages_events": list(settings.memory_averages), "lags": settings.memory_lags},
         "rebuild": {
+            "forgetting_rate_per_tick": rebuild["forgetting_rate"],
             "tolerance": TOLERANCE,
             "ticks_max": REBUILD_TICKS_MAX,
             "ticks_needed": rebuild["ticks_needed"],
