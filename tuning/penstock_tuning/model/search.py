@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -170,7 +171,7 @@ def _run_workers(optuna: Any, job: Job, study: Any, shares: Sequence[int], trial
     finally:
         for one in workers:
             if one.is_alive() and one.pid is not None:
-                os.kill(one.pid, signal.SIGINT)  # It ends its trial as failed; the study stays whole.
+                os.kill(one.pid, signal.SIGINT)  # It ends its trial at the next block; the study stays whole.
         for one in workers:
             one.join(timeout=10.0)
             one.kill()
@@ -183,7 +184,12 @@ def _run_workers(optuna: Any, job: Job, study: Any, shares: Sequence[int], trial
 
 
 def _work(job: Job, trials: int, failures: Any) -> None:
-    """Try so many settings, in a process of its own."""
+    """Try so many settings, in a process of its own.
+
+    An interrupt is heeded between two blocks of a trial: inside a library it could come at any line.
+    """
+    stopped = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: stopped.set())
     optuna = _optuna()
     try:
         past = past_of(open_recordings(job.files, job.columns, job.wanted), job.base.horizons)
@@ -197,6 +203,8 @@ def _work(job: Job, trials: int, failures: Any) -> None:
 
         def objective(trial: Any) -> float:
             def after_block(block: int, value: float) -> None:
+                if stopped.is_set():
+                    signal.default_int_handler(signal.SIGINT, None)  # Raises KeyboardInterrupt.
                 trial.report(value, block)
                 if trial.should_prune():
                     raise optuna.TrialPruned
