@@ -204,8 +204,8 @@ class EngineSizes:
 
     @property
     def columns(self) -> int:
-        """Columns of the largest readout: x, linear memory, inputs and 1."""
-        return padded(self.units_max) + padded(self.memory_words + self.inputs_max + 1)
+        """Columns of the largest readout: x, products, linear memory, inputs and 1."""
+        return padded(self.units_max) + padded(self.units_max // 2) + padded(self.memory_words + self.inputs_max + 1)
 
     @property
     def weight_words(self) -> int:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from penstock.v1.records import HORIZONS_MAX, TICK_DTYPE
 from penstock_kernels.compiled import Float32s, Float64s, Int64s, compiled
 from penstock_kernels.features import FEATURES, RUNNING_WORDS, features_advance, raw_features
-from penstock_kernels.packed import INPUTS, MEMORY_COLUMNS, UNITS, UNITS_PADDED, PackedModel, aligned_float32
+from penstock_kernels.packed import INPUTS, MEMORY_COLUMNS, PRODUCTS, UNITS, UNITS_PADDED, PackedModel, aligned_float32
 from penstock_kernels.predictor import (
     advance_step,
     features_step,
@@ -88,7 +88,7 @@ def run_design(
     """
     header = packed.header
     place = place or new_place(packed)
-    columns = int(header[UNITS] + header[MEMORY_COLUMNS] + header[INPUTS] + 1)
+    columns = int(header[UNITS] + header[PRODUCTS] + header[MEMORY_COLUMNS] + header[INPUTS] + 1)
     rows = design if design is not None else np.empty((len(ticks), columns), dtype=np.float32)
     assert rows.shape == (len(ticks), columns), "design must have a row per tick and a column per readout weight"
     inputs, scratch = _buffers(packed)
@@ -212,7 +212,7 @@ def _design_loop(
     design: Float32s,
 ) -> None:
     units = header[UNITS]
-    rest = header[MEMORY_COLUMNS] + header[INPUTS] + 1
+    rest = header[PRODUCTS] + header[MEMORY_COLUMNS] + header[INPUTS] + 1
     first = header[UNITS_PADDED]
     for position in range(len(ticks)):
         _tick_features(header, constants, running, ticks[position], inputs)

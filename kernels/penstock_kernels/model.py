@@ -2,8 +2,9 @@
 
     u = clip((raw features - mean) / scale)
     x <- (1 - leak) x + leak tanh(W x + W_in u + b)
+    p = [x_0 x_n, x_1 x_(n+1) ... x_(n-1) x_(2n-1)]      n products of units: what a linear readout can't see in x
     m = [a <- a + gain (u - a) for each gain, then the u of one, two ... memory_lags ticks ago]
-    outputs = readout [x, m, u, 1]              three per horizon: return, direction, moved
+    outputs = readout [x, p, m, u, 1]           three per horizon: return, direction, moved
 
 A Model is valid by construction: whatever is wrong with it raises ModelError when it is made, with a sentence that
 names field, value and mend.
@@ -35,6 +36,7 @@ DURATION_NS_MAX: Final = 2**63 - 1
 WEIGHT_MAX: Final = 1e9  # No sum over units and inputs can overflow float32 then.
 TEXT_MAX: Final = 64
 NOTICE_MAX: Final = 1_000
+PRODUCTS_STEP: Final = 16
 OUTPUTS_PER_HORIZON: Final = 3  # In this order: return, direction, moved.
 
 
@@ -106,7 +108,7 @@ class Model:
     feature_scale: NDArray[np.float64]  # Above 0, shape (inputs,).
     clip: float  # Bound of a standardised input, in standard deviations.
     horizons: tuple[Horizon, ...]  # 1 to 4.
-    readout: NDArray[np.float32]  # Shape (3 * horizons, columns); columns x, m, u, 1.
+    readout: NDArray[np.float32]  # Shape (3 * horizons, columns); columns x, p, m, u, 1.
     calibration: tuple[Calibration, ...]  # One per horizon.
     rebuild_ticks: int  # How many past ticks of an instrument restore its state.
     demonstration: bool  # Trained on a simulated market: never trade on it.
@@ -115,6 +117,7 @@ class Model:
     )
     memory_gains: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))  # In (0, 1], 0 to 8.
     memory_lags: int = 0  # How many past inputs are columns, 0 to 16.
+    products: int = 0  # How many products of units are columns: whole sixteens, at most half the units.
     notice: str = ""  # A sentence for people; not empty for a demonstration.
     training: dict[str, Any] = field(default_factory=dict)  # The training report; JSON.
 
@@ -150,8 +153,8 @@ class Model:
 
     @property
     def columns(self) -> int:
-        """Number of readout columns: x, linear memory, inputs, 1."""
-        return self.units + self.memory_columns + self.inputs + 1
+        """Number of readout columns: x, products, linear memory, inputs, 1."""
+        return self.units + self.products + self.memory_columns + self.inputs + 1
 
     @property
     def outputs(self) -> int:
@@ -282,6 +285,11 @@ def _check_memory(model: Model) -> None:
         worst = gains.min() if gains.min() <= 0.0 else gains.max()
         raise ModelError(f"memory_gains must be above 0 and at most 1: memory_gain={worst}; 1 / events is usual")
     _check_integer("memory_lags", model.memory_lags, 0, MEMORY_LAGS_MAX)
+    _check_integer("products", model.products, 0, model.units // 2)
+    if model.products % PRODUCTS_STEP:
+        raise ModelError(
+            f"products must be whole times {PRODUCTS_STEP}: products={model.products}; half the units is usual"
+        )
 
 
 def _check_features(model: Model) -> None:

@@ -49,6 +49,7 @@ _FIELDS: Final[dict[str, type]] = {  # Of the metadata's "model", beside the ten
     "topology": str,
     "time_base": str,
     "memory_lags": int,
+    "products": int,
     "seed": int,
     "features": list,
     "clip": float,

@@ -13,7 +13,7 @@ memory from the first word to the last:
 The recurrent part is, cyclic, a row of weights for each shift; sparse, for each of a unit's weights a row of whom it
 hears (int32 in the same 32 bits) and a row of weights; dense, a row of weights for each unit that is heard.
 
-Units and readout columns (x, then memory, inputs and 1) are padded with zeros to whole lanes; a padded unit has leak 0 and stays 0.
+Units and readout columns (x, then products, memory, inputs and 1) are padded with zeros to whole lanes; a padded unit has leak 0 and stays 0.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ HORIZONS: Final = 3
 REBUILD_TICKS: Final = 4
 TOPOLOGY: Final = 5  # A value of TOPOLOGIES.
 UNITS_PADDED: Final = 6
-COLUMNS_PADDED: Final = 7  # Of the readout: padded units, then memory, inputs and 1, padded.
+COLUMNS_PADDED: Final = 7  # Of the readout: padded units, products, then memory, inputs and 1, padded.
 RESERVOIR_OFFSET: Final = 8  # Into weights, as the next two.
 READOUT_OFFSET: Final = 9
 CALIBRATION_OFFSET: Final = 10
@@ -59,6 +59,7 @@ GAINS_OFFSET: Final = 20  # Into weights.
 MEMORY_COLUMNS: Final = 21  # Of the readout; float32 words of a state's memory too.
 LEAK_OFFSET: Final = 22  # Into weights.
 GROUP_WORDS: Final = 23  # Of sixteen units: bias, input weights, recurrent part.
+PRODUCTS: Final = 24  # Of units, columns of the readout; whole lanes.
 SHIFTS: Final = 32  # fan_in of them, if cyclic.
 CODES: Final = SHIFTS + FAN_IN_MAX  # Position in FEATURE_NAMES of each input.
 HEADER_WORDS: Final = CODES + INPUTS_MAX
@@ -105,7 +106,8 @@ def pack(model: Model) -> PackedModel:
     describe_reservoir(header, model)
     header[HORIZONS] = horizons
     header[REBUILD_TICKS] = model.rebuild_ticks
-    header[COLUMNS_PADDED] = padded(model.units) + padded(model.memory_columns + inputs + 1)
+    header[PRODUCTS] = model.products
+    header[COLUMNS_PADDED] = padded(model.units) + model.products + padded(model.memory_columns + inputs + 1)
     header[MEMORY_GAINS] = len(model.memory_gains)
     header[MEMORY_LAGS] = model.memory_lags
     header[MEMORY_COLUMNS] = model.memory_columns
@@ -165,7 +167,7 @@ def _recurrent_rows(part: ReservoirPart) -> Float32s:
 
 def _readout_words(model: Model) -> Float32s:
     units, units_padded = model.units, padded(model.units)
-    rest = model.readout.shape[1] - units
+    rest = model.readout.shape[1] - units  # Products are whole lanes, so that what follows them needs no padding.
     rows = np.zeros((len(model.readout), units_padded + padded(rest)), dtype=np.float32)
     rows[:, :units] = model.readout[:, :units]
     rows[:, units_padded : units_padded + rest] = model.readout[:, units:]

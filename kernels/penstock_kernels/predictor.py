@@ -13,7 +13,7 @@ from typing import Final
 
 from penstock_kernels.compiled import Float32s, Float64s, Int64, Int64s, compiled, inlined
 from penstock_kernels.features import ELAPSED_NS, RAW, RUNNING_WORDS, features_advance
-from penstock_kernels.lanes import LANES
+from penstock_kernels.lanes import LANES, load, store
 from penstock_kernels.linear_memory import linear_memory_step
 from penstock_kernels.packed import (
     CLIP,
@@ -25,6 +25,7 @@ from penstock_kernels.packed import (
     INPUTS,
     MEANS_OFFSET,
     MEMORY_COLUMNS,
+    PRODUCTS,
     REBUILD_TICKS,
     SCALES_OFFSET,
     SECONDS,
@@ -144,8 +145,8 @@ def advance_step(header: Int64s, weights: Float32s, state: Float32s, inputs: Flo
         weights: of a PackedModel.
         state: shape (state_words,), one instrument's. Overwritten.
         inputs: shape (input_words,), from features_step.
-        scratch: shape (scratch_words,). Overwritten: the readout's row, new x padded with 0, then linear memory, inputs
-            and 1, padded with 0.
+        scratch: shape (scratch_words,). Overwritten: the readout's row, new x padded with 0, its products, then linear
+            memory, inputs and 1, padded with 0.
     """
     reservoir_step(header, weights, state, inputs, scratch)
     row_step(header, weights, state, inputs, scratch)
@@ -153,9 +154,13 @@ def advance_step(header: Int64s, weights: Float32s, state: Float32s, inputs: Flo
 
 @inlined
 def row_step(header: Int64s, weights: Float32s, state: Float32s, inputs: Float32s, scratch: Float32s) -> None:
-    """Advance the linear memory and write what follows x in the readout's row; arguments as of advance_step."""
+    """Write what follows x in the readout's row, and advance the linear memory; arguments as of advance_step."""
     count = header[INPUTS]
     first = header[UNITS_PADDED]
+    products = header[PRODUCTS]
+    for unit in range(0, products, LANES):
+        store(scratch, first + unit, load(scratch, unit) * load(scratch, unit + products))
+    first += products
     if header[MEMORY_COLUMNS] > 0:
         linear_memory_step(header, weights, state, 2 * header[UNITS] + LANES, inputs, scratch, first)
         first += header[MEMORY_COLUMNS]

@@ -1,4 +1,4 @@
-"""The readout: outputs = readout [x, m, inputs, 1], then calibrated into forecasts.
+"""The readout: outputs = readout [x, products, m, inputs, 1], then calibrated into forecasts.
 
 Each output is a sum over sixteen lanes: lane l adds the products of columns l, l + 16, l + 32 ... in order, and the
 lanes are added by halves at the end (see lanes.py). The order is fixed, so the sum has the same bits everywhere.
@@ -38,7 +38,7 @@ def readout_step(header: Int64s, weights: Float32s, design: Float32s, forecasts:
     Args:
         header: of a PackedModel.
         weights: of a PackedModel.
-        design: x, padded with zeros, then memory, inputs, 1, padded with zeros, shape (COLUMNS_PADDED,).
+        design: x, padded with zeros, then products, memory, inputs, 1, padded with zeros, shape (COLUMNS_PADDED,).
         forecasts: shape (any, 4). Overwritten; rows past the model's horizons become 0.
 
     Allocates nothing.

@@ -158,8 +158,9 @@ def memory_columns(model: Model, inputs: Float64s) -> Float64s:
 
 
 def forecasts_of(model: Model, x: Float64s, u: Float64s, m: Float64s | None = None) -> Float64s:
-    """Return readout [x, m, u, 1], calibrated: shape (HORIZONS_MAX, 4), rows past the model's horizons 0."""
-    columns = np.concatenate([x, m if m is not None else np.zeros(model.memory_columns), u, [1.0]])
+    """Return readout [x, p, m, u, 1], calibrated: shape (HORIZONS_MAX, 4), rows past the model's horizons 0."""
+    p = x[: model.products] * x[model.products : 2 * model.products]
+    columns = np.concatenate([x, p, m if m is not None else np.zeros(model.memory_columns), u, [1.0]])
     outputs = model.readout.astype(np.float64) @ columns
     forecasts = np.zeros((HORIZONS_MAX, 4))
     for row, (horizon, calibration) in enumerate(zip(model.horizons, model.calibration, strict=True)):

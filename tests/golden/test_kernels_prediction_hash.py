@@ -27,7 +27,7 @@ X86_64 = {
     "forecasts of each topology by seconds": "896b641088a318d5fe604dd297041e3e",
     "ticks": "da91a59179897503c6cf0d792c8cd6bd",
     "features": "31dd043077dea12dfab60b6cf1ea90a1",
-    "model file": "fa3888c0d54633635873ccd52f7d8f85",
+    "model file": "611f70835574fe156f99361f6a646dd5",
     "forecasts": "f9e24cae9cb33f5b11a2057a6deae455",
     "forecasts, 1000 units": "8eb3ca879d3374f118e14188433c1202",
 }

@@ -32,6 +32,7 @@ def models(draw: Any) -> Model:
         time_base=draw(st.sampled_from(["events", "seconds"])),
         memory_gains=tuple(draw(st.lists(st.floats(0.01, 1.0), max_size=8))),
         memory_lags=draw(st.integers(0, 16)),
+        products=16 * draw(st.integers(0, units // 32)),
         horizons=HORIZONS[: draw(st.integers(1, 4))],
         features=FEATURE_NAMES[: draw(st.integers(1, len(FEATURE_NAMES)))],
     )
@@ -48,7 +49,12 @@ def test_any_model_follows_the_float64_reference(model, seed):
     rows, inputs = run_design(packed, ticks), run_features(packed, ticks)
     assert rows.shape == (25, model.columns)
     memory = reference.memory_columns(model, inputs.astype(np.float64))
-    assert np.allclose(rows[:, model.units : model.units + model.memory_columns], memory, atol=1e-5)
+    end = model.units + model.products
+    x = rows[:, : model.units]
+    assert np.array_equal(
+        rows[:, model.units : end], x[:, : model.products] * x[:, model.products : 2 * model.products]
+    )
+    assert np.allclose(rows[:, end : end + model.memory_columns], memory, atol=1e-5)
     assert np.array_equal(rows[:, -model.inputs - 1 : -1], inputs)
 
 

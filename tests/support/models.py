@@ -33,12 +33,13 @@ def random_model(
     time_base: str = "events",
     memory_gains: tuple[float, ...] = (),
     memory_lags: int = 0,
+    products: int = 0,
     **changes: Any,
 ) -> Model:
     """Return a valid model whose forecasts vary with the ticks; *changes* replace any other field of it."""
     inputs = len(features)
     reservoir = draw(topology, seed, units=units, inputs=inputs, fan_in=fan_in, time_base=time_base)
-    columns = units + inputs * (len(memory_gains) + memory_lags) + inputs + 1
+    columns = units + products + inputs * (len(memory_gains) + memory_lags) + inputs + 1
     weights = Stream(seed, _STREAM_READOUT).uniform(3 * len(horizons) * columns, -1.0, 1.0) / np.sqrt(columns)
     model = Model(
         name=f"random-{seed}",
@@ -65,5 +66,6 @@ def random_model(
         time_base=time_base,
         memory_gains=np.array(memory_gains, dtype=np.float32),
         memory_lags=memory_lags,
+        products=products,
     )
     return replace(model, **changes) if changes else model

@@ -124,6 +124,8 @@ def test_linear_memory_is_averages_then_past_inputs():
         ("memory_gains must be 0 to 8 in a row", MODEL, {"memory_gains": np.ones(9, np.float32)}),
         ("memory_gains must be above 0 and at most 1: memory_gain=1.5", MODEL, {"memory_gains": np.full(1, 1.5, np.float32)}),
         ("memory_lags must be an integer of 0 to 16: memory_lags=17", MODEL, {"memory_lags": 17}),
+        ("products must be an integer of 0 to 10: products=16", MODEL, {"products": 16}),
+        ("products must be whole times 16: products=8; half the units is usual", MODEL, {"products": 8}),
         ("connections must have shape (fan_in, units), fan_in in 1 to 64", SPARSE, {"connections": np.arange(3)}),
         ("connections must be in 0 to units - 1 = 19: connection=-1", SPARSE, {"connections": np.full((3, 20), -1)}),
         ("connections must have shape (0,) in a dense reservoir", SPARSE, {"topology": "dense"}),

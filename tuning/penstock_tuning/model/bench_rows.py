@@ -26,7 +26,7 @@ class Bench:
     """Design rows of *model*, stream by stream, and readouts of *families* on them."""
 
     def __init__(self, model: Model, families: Sequence[Family]) -> None:
-        self.readouts = Readouts(families, model.units, model.columns, model.horizons)
+        self.readouts = Readouts(families, model.units + model.products, model.columns, model.horizons)
         self._packed = pack(model)
         self._places: dict[tuple[int, str], Place] = {}
         self._design = np.empty((PART_TICKS, model.columns), dtype=np.float32)

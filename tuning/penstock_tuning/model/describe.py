@@ -31,6 +31,7 @@ def as_json(loaded: LoadedModel) -> dict[str, Any]:
         "time_base": model.time_base,
         "memory_gains": [float(gain) for gain in model.memory_gains],
         "memory_lags": model.memory_lags,
+        "products": model.products,
         "features": list(model.features),
         "horizons": [
             {"name": one.name, "kind": one.kind.name, "events": one.events, "duration_ns": one.duration_ns}
@@ -67,6 +68,7 @@ def as_text(loaded: LoadedModel) -> str:
     averages = ", ".join(f"{one:g}" for one in memory.get("averages_events", []))
     kept = f"{len(model.memory_gains)} averages{f' ({averages} events)' if averages else ''}, {model.memory_lags} lags"
     lines += [
+        f"  readout sees   units, {model.products} products of units, linear memory, features",
         f"  linear memory  {kept}",
         f"  features       {', '.join(model.features)}",
         f"  rebuild ticks  {model.rebuild_ticks}{_forgetting(model)}",

@@ -177,7 +177,9 @@ def _plans(
     def reservoir(model: Model) -> tuple[Design, Learner]:
         design = ModelRows(model)
         shares = settings.fit.linear_penalties
-        return design, RidgeLearner(targets, design.columns, penalties, shares=shares, share_from=model.units)
+        return design, RidgeLearner(
+            targets, design.columns, penalties, shares=shares, share_from=model.units + model.products
+        )
 
     if "c" in baselines:
         yield "c", None, lambda: linear(FeatureRows(first))

@@ -36,13 +36,16 @@ def weight_sizes(model: Model, targets: Sequence[Target], learner: RidgeLearner)
 
 
 def column_groups(model: Model) -> dict[str, NDArray[np.int64]]:
-    """Return the readout's columns by kind, the constant left out: units, averages, lags, features."""
+    """Return the readout's columns by kind, the constant left out: units, products, averages, lags, features."""
     groups: dict[str, NDArray[np.int64]] = {}
     by_speed = np.argsort(-model.leak, kind="stable")
     names = ("fastest", "fast", "slow", "slowest")
     for name, units in zip(names, np.array_split(by_speed, UNIT_GROUPS), strict=True):
         groups[f"{name} units"] = np.sort(units)
     first = model.units
+    if model.products:
+        groups["products of units"] = first + np.arange(model.products)
+    first += model.products
     memory = len(model.memory_gains)
     for number, gain in enumerate(model.memory_gains):
         groups[f"average of {_events(float(gain))}"] = first + number * model.inputs + np.arange(model.inputs)
@@ -57,7 +60,7 @@ def column_groups(model: Model) -> dict[str, NDArray[np.int64]]:
 def feature_columns(model: Model) -> dict[str, NDArray[np.int64]]:
     """Return each feature's own columns of the readout: its averages, its lags and itself."""
     copies = len(model.memory_gains) + model.memory_lags + 1
-    starts = model.units + model.inputs * np.arange(copies)
+    starts = model.units + model.products + model.inputs * np.arange(copies)
     return {name: starts + position for position, name in enumerate(model.features)}
 
 

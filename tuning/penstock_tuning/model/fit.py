@@ -103,6 +103,7 @@ def _linear(settings: FitSettings) -> FitSettings:
         recurrence=False,
         memory_averages=D2_AVERAGES,
         memory_lags=D2_LAGS,
+        products=0,
         clip=settings.clip,
     )
 
@@ -126,7 +127,8 @@ def untrained(settings: FitSettings, features: tuple[str, ...], mean: Float64s, 
         time_constant_s_max=longest,
     )
     leak = reservoir.leak if settings.leak is None else np.full(settings.units, settings.leak, dtype=np.float32)
-    columns = settings.units + len(features) * (len(settings.memory_averages) + settings.memory_lags + 1) + 1
+    linear = len(features) * (len(settings.memory_averages) + settings.memory_lags + 1) + 1
+    columns = settings.units + settings.made_products + linear
     outputs = OUTPUTS_PER_HORIZON * len(settings.horizons)
     return Model(
         name=settings.name,
@@ -150,6 +152,7 @@ def untrained(settings: FitSettings, features: tuple[str, ...], mean: Float64s, 
         time_base=settings.time_base,
         memory_gains=np.array(settings.memory_gains, dtype=np.float32),
         memory_lags=settings.memory_lags,
+        products=settings.made_products,
         notice=settings.notice,
     )
 

@@ -1,7 +1,7 @@
 """Ridge readouts by the prequential protocol, from sums alone: each block is foretold by what came before it.
 
     begin(block)    readouts of all earlier blocks, one for each penalty on trial
-    add             the block's own rows to a sum of their own, of columns [x, m, u, 1, targets]
+    add             the block's own rows to a sum of their own, of columns [x, p, m, u, 1, targets]
     end(block)      each trial's squared error on the block, from its sum; then it joins the past
 
 An output's penalty in a block is the one with the least squared error over the earlier blocks from FIRST_FOLD on, and
@@ -95,7 +95,7 @@ class Readouts:
     """
 
     def __init__(self, families: Sequence[Family], units: int, columns: int, horizons: Sequence[Horizon]) -> None:
-        """Take the design's *units* and *columns*, and what is foretold."""
+        """Take how many *columns* the design has, how many of them are *units* and their products, and what is foretold."""
         self.families = tuple(families)
         self.columns = columns
         self.outputs = OUTPUTS_PER_HORIZON * len(horizons)

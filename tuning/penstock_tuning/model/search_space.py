@@ -32,6 +32,7 @@ RADIUS: Final = (0.05, 1.2)
 BIAS: Final = (0.0, 2.0)
 FAN_IN: Final = (2, 16)
 LAGS: Final = (0, 10)
+PRODUCTS: Final = ("none", "half")  # Of the units.
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def draw_settings(trial: Any, base: FitSettings, space: Space) -> FitSettings:
         "bias_scale": trial.suggest_float("bias_scale", *BIAS),
         "memory": trial.suggest_categorical("memory", tuple(MEMORIES)),
         "memory_lags": trial.suggest_int("memory_lags", *LAGS),
+        "products": trial.suggest_categorical("products", PRODUCTS),
     }
     draws |= {name: trial.suggest_float(name, low, high, log=True) for name, (low, high) in RANGES.items()}
     return settings_of_draws(draws, base, space)
@@ -84,6 +86,7 @@ def settings_of_draws(draws: Mapping[str, Any], base: FitSettings, space: Space)
         bias_scale=float(draws["bias_scale"]),
         memory_averages=MEMORIES[draws["memory"]],
         memory_lags=int(draws["memory_lags"]),
+        products=None if draws["products"] == "half" else 0,
         linear_penalties=(float(draws["linear_penalty"]),),
     )
 
@@ -105,6 +108,7 @@ def draws_of(settings: FitSettings, space: Space) -> dict[str, Any]:
         "spectral_radius": min(max(settings.spectral_radius, RADIUS[0]), RADIUS[1]),
         "bias_scale": min(max(settings.bias_scale, BIAS[0]), BIAS[1]),
         "memory": next(iter(near), "usual"),
+        "products": "none" if settings.products == 0 else "half",
         "memory_lags": min(max(settings.memory_lags, LAGS[0]), LAGS[1]),
         **{name: min(max(value, RANGES[name][0]), RANGES[name][1]) for name, value in real.items()},
     }

@@ -55,6 +55,9 @@ def add_setting_flags(parser: argparse.ArgumentParser, horizons: str = DEFAULT_H
         help=f"past inputs that the readout sees (default {DEFAULT_MEMORY_LAGS})",
     )
     group.add_argument(
+        "--products", type=int, metavar="P", help="of units, that the readout sees (default half the units)"
+    )
+    group.add_argument(
         "--penalty", metavar="A,B", help=f"tried on past blocks, relative to the rows (default {_listed(PENALTIES)})"
     )
     group.add_argument(

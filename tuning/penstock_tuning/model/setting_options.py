@@ -17,11 +17,12 @@ from penstock_tuning.model.horizons import parse_horizons
 from penstock_tuning.model.settings import FitSettings
 
 _WHOLE: Final = ("units", "fan_in", "seed", "memory_lags")
+_WHOLE_OR_NONE: Final = ("products",)
 _REAL: Final = ("spectral_radius", "time_constant_events_min", "time_constant_events_max", "bias_scale", "clip")
 _REAL_OR_NONE: Final = ("leak", "input_scale")
 _LISTS: Final = ("memory_averages", "penalties", "linear_penalties")
 _TEXTS: Final = ("topology", "time_base")
-KEYS: Final = ("horizons", "recurrence", *_WHOLE, *_REAL, *_REAL_OR_NONE, *_LISTS, *_TEXTS)
+KEYS: Final = ("horizons", "recurrence", *_WHOLE, *_WHOLE_OR_NONE, *_REAL, *_REAL_OR_NONE, *_LISTS, *_TEXTS)
 
 
 def settings_of(options: Namespace, **others: Any) -> FitSettings:
@@ -31,7 +32,16 @@ def settings_of(options: Namespace, **others: Any) -> FitSettings:
         TrainingError: a value is impossible or can't be read.
     """
     given: dict[str, Any] = dict(read_settings(Path(options.settings))) if options.settings else {}
-    for name in ("topology", "time_base", "leak", "input_scale", "bias_scale", "spectral_radius", *_WHOLE):
+    for name in (
+        "topology",
+        "time_base",
+        "leak",
+        "input_scale",
+        "bias_scale",
+        "spectral_radius",
+        *_WHOLE,
+        *_WHOLE_OR_NONE,
+    ):
         if getattr(options, name) is not None:
             given[name] = getattr(options, name)
     if options.leak is None and options.time_constants is not None:
@@ -98,8 +108,10 @@ def _field(name: str, value: Any, where: str) -> Any:
         return parse_horizons(value)
     if name == "recurrence" and isinstance(value, bool):
         return value
-    if name in _WHOLE and isinstance(value, int) and real:
+    if name in (*_WHOLE, *_WHOLE_OR_NONE) and isinstance(value, int) and real:
         return value
+    if name in _WHOLE_OR_NONE and value is None:
+        return None
     if (name in _REAL and real) or (name in _REAL_OR_NONE and (real or value is None)):
         return None if value is None else float(value)
     if name in _TEXTS and isinstance(value, str):

@@ -12,7 +12,15 @@ from math import isfinite
 from typing import Final
 
 from penstock_kernels.elementary import exp
-from penstock_kernels.model import FAN_IN_MAX, MEMORY_GAINS_MAX, MEMORY_LAGS_MAX, TIME_BASES, TOPOLOGIES, Horizon
+from penstock_kernels.model import (
+    FAN_IN_MAX,
+    MEMORY_GAINS_MAX,
+    MEMORY_LAGS_MAX,
+    PRODUCTS_STEP,
+    TIME_BASES,
+    TOPOLOGIES,
+    Horizon,
+)
 from penstock_tuning.model.defaults import (
     DEFAULT_BIAS_SCALE,
     DEFAULT_CLIP,
@@ -20,6 +28,7 @@ from penstock_tuning.model.defaults import (
     DEFAULT_HORIZONS,
     DEFAULT_MEMORY_AVERAGES,
     DEFAULT_MEMORY_LAGS,
+    DEFAULT_PRODUCTS,
     DEFAULT_SPECTRAL_RADIUS,
     DEFAULT_TIME_CONSTANTS,
     DEFAULT_TOPOLOGY,
@@ -72,6 +81,7 @@ class FitSettings:
     bias_scale: float = DEFAULT_BIAS_SCALE
     memory_averages: tuple[float, ...] = DEFAULT_MEMORY_AVERAGES  # Time constants in events, growing.
     memory_lags: int = DEFAULT_MEMORY_LAGS
+    products: int | None = DEFAULT_PRODUCTS  # Of units, that the readout sees; None: half the units, in whole sixteens.
     clip: float = DEFAULT_CLIP  # Of standardised features.
     penalties: tuple[float, ...] = PENALTIES  # Tried on past blocks, growing.
     linear_penalties: tuple[float, ...] = LINEAR_PENALTIES
@@ -91,6 +101,11 @@ class FitSettings:
     def memory_gains(self) -> tuple[float, ...]:
         """The gain of each average of the linear memory, 1 - exp(-1 / time constant in events)."""
         return tuple(1.0 - exp(-1.0 / one) for one in self.memory_averages)
+
+    @property
+    def made_products(self) -> int:
+        """How many products of units the readout sees."""
+        return self.units // (2 * PRODUCTS_STEP) * PRODUCTS_STEP if self.products is None else self.products
 
     @property
     def drawn_radius(self) -> float:
@@ -172,6 +187,11 @@ class FitSettings:
             )
 
     def _check_readout(self) -> None:
+        if self.products is not None and (self.products % PRODUCTS_STEP or not 0 <= 2 * self.products <= self.units):
+            raise TrainingError(
+                f"products must be 0 to half the units in steps of {PRODUCTS_STEP}: products={self.products}, "
+                f"units={self.units}; leave it out for half the units"
+            )
         for name, values in (("penalty", self.penalties), ("linear penalty", self.linear_penalties)):
             if any(not isfinite(one) or one < 0.0 for one in values):
                 raise TrainingError(

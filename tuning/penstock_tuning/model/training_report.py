@@ -76,6 +76,7 @@ def make_report(settings: FitSettings, work: BlockPass, rebuild: Mapping[str, fl
             "input_scale": settings.input_scale,
             "bias_scale": settings.bias_scale,
         },
+        "products": settings.made_products,
         "linear_memory": {"averages_events": list(settings.memory_averages), "lags": settings.memory_lags},
         "rebuild": {
             "forgetting_rate_per_tick": rebuild["forgetting_rate"],
