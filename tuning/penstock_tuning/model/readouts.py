@@ -101,6 +101,7 @@ class Readouts:
         self.outputs = OUTPUTS_PER_HORIZON * len(horizons)
         self._units = units
         self._sums = _sums_of(horizons, columns)
+        self._pool = ThreadPoolExecutor(len(self._sums))  # Each sum is its own thread's: the same bits.
         self.errors = {one.name: np.zeros((BLOCKS, len(one.trials), self.outputs)) for one in self.families}
         self.totals = np.zeros((BLOCKS, self.outputs))
         self.rows = np.zeros(BLOCKS, dtype=np.int64)
@@ -119,10 +120,13 @@ class Readouts:
 
     def add(self, design: Float32s, targets: Float32s, weights: Sequence[Float64s]) -> None:
         """Add rows of the block, shapes (rows, columns) and (rows, outputs), with their weights for each horizon."""
-        for sums in self._sums:
+
+        def one(sums: _Sums) -> None:
             rows = np.concatenate([design, targets[:, sums.outputs]], axis=1)
             scale = np.sqrt(weights[sums.horizon]).astype(np.float32)
             sums.own.add(rows * scale[:, np.newaxis] if (scale != 1.0).any() else rows)
+
+        list(self._pool.map(one, self._sums))
 
     def end(self, block: int) -> None:
         """Note the errors on the rows of *block*, which become past."""
