@@ -24,7 +24,7 @@ from penstock_tuning.model.readouts import (
     baselines_of,
     families_of,
 )
-from penstock_tuning.model.recordings import market_recording
+from penstock_tuning.model.recordings import Recording, Recordings, Source, Stream, market_recording
 from penstock_tuning.model.ridge import solve
 from penstock_tuning.model.settings import BLOCKS, FIRST_FOLD, FIRST_TEST
 from penstock_tuning.model.skill import BINS, PARTS, ForecasterSkill, HorizonSkill, bins_of_scores
@@ -199,3 +199,25 @@ def test_skill_intervals_hold_the_skill_and_a_paired_difference_of_nothing_is_no
     one.add_direction(part, 0.1 * signal, direction > 0)
     assert one.auc_values(np.ones((1, PARTS)))[0] == pytest.approx(exact, abs=2e-3)
     assert make_draws(PARTS).counts.shape[1] == PARTS
+
+
+@pytest.mark.parametrize("pause_days", [0.001, 7, 365])
+def test_a_pause_between_recordings_takes_no_block_of_its_own(pause_days: float) -> None:
+    first = market_recording(market(), "first")
+    streams = first.first_streams()
+    pause_ns = int(pause_days * 86_400e9) + first.all[0].last_ns - first.all[0].first_ns
+    later = []
+    for one in streams:
+        ticks = one.ticks.copy()
+        ticks["ts_recv"] += np.uint64(pause_ns)
+        later.append(Stream(one.name, ticks))
+    about = first.all[0]
+    again = Recording(
+        "later", "1" * 64, about.ticks, about.first_ns + pause_ns, about.last_ns + pause_ns, about.instruments
+    )
+    both = Recordings([Source(about, lambda: streams), Source(again, lambda: later)])
+    edges = [0, *block_boundaries(both), 2**63 - 1]
+    stamps = np.concatenate([one.line.stamp for one in both.streams()])
+    counts = np.histogram(stamps, bins=np.array(edges, dtype=np.int64))[0]
+    assert counts.sum() == 2 * about.ticks
+    assert counts.min() > 0.95 * counts.max()

@@ -91,20 +91,33 @@ class Recordings:
     def quantile_times_ns(self, shares: Sequence[float]) -> list[int]:
         """Return the ts_recv before which about each of *shares* of all ticks lie, in Unix ns.
 
-        Times are counted in TIME_BINS equal bins between the first and the last tick.
+        Times are counted in TIME_BINS equal bins of the time that recordings cover: a pause between two counts nothing.
         """
-        first_ns = min(one.first_ns for one in self.all)
-        last_ns = max(one.last_ns for one in self.all)
-        width_ns = (last_ns - first_ns) // TIME_BINS + 1
+        starts, before = _covered_ns(self.all)
+        width_ns = int(before[-1] - 1) // TIME_BINS + 1
         counts = np.zeros(TIME_BINS, dtype=np.int64)
         for stream in self.streams():
             for first, last in walk_ranges(0, len(stream.ticks)):
-                counts += np.bincount((stream.line.stamp[first:last] - first_ns) // width_ns, minlength=TIME_BINS)
+                stamp = stream.line.stamp[first:last]
+                which = np.searchsorted(starts, stamp, side="right") - 1
+                counts += np.bincount((stamp - starts[which] + before[which]) // width_ns, minlength=TIME_BINS)
         reached = np.cumsum(counts)
-        return [
-            first_ns + width_ns * (1 + int(np.searchsorted(reached, share * reached[-1], side="left")))
-            for share in shares
-        ]
+        bins = [int(np.searchsorted(reached, share * reached[-1], side="left")) for share in shares]
+        ends = [width_ns * (1 + one) for one in bins]
+        stretches = [min(int(np.searchsorted(before, end, side="right")), len(starts)) - 1 for end in ends]
+        return [int(starts[one] + end - before[one]) for end, one in zip(ends, stretches, strict=True)]
+
+
+def _covered_ns(recordings: Sequence[Recording]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where stretches of time begin that *recordings*, in order, cover; and what is covered before each, and in all."""
+    starts: list[int] = []
+    lengths: list[int] = []
+    for one in recordings:
+        if not starts or one.first_ns > starts[-1] + lengths[-1]:
+            starts.append(one.first_ns)
+            lengths.append(0)
+        lengths[-1] = max(lengths[-1], one.last_ns + 1 - starts[-1])
+    return np.array(starts, dtype=np.int64), np.cumsum([0, *lengths], dtype=np.int64)
 
 
 def open_recordings(
