@@ -118,11 +118,12 @@ def test_a_row_counts_less_the_more_rows_wait_for_the_same_change(ticks: np.ndar
     if horizon.kind != HorizonKind.NEXT_MOVE:
         assert (found.weights == 1.0).all()
         return
-    mid = doubled_mid(ticks)
+    mid, stamp = doubled_mid(ticks), stamps(ticks)
     changes = [row for row in range(1, len(mid)) if mid[row] != mid[row - 1] and mid[row - 1] > 0]
+
+    def awaited(row: int) -> int | None:
+        return next((one for one in changes if one > row and stamp[one] > stamp[row] + horizon.duration_ns), None)
+
+    ends = [awaited(row) for row in range(len(mid))]
     for row in np.flatnonzero(found.known):
-        end = next(
-            one for one in changes if one > row and stamps(ticks)[one] > stamps(ticks)[row] + horizon.duration_ns
-        )
-        before = max((one for one in changes if one < end), default=0)
-        assert found.weights[row] == 1.0 / np.sqrt(end - before)
+        assert found.weights[row] == 1.0 / np.sqrt(ends.count(ends[row]))

@@ -119,8 +119,11 @@ def targets_of(line: Timeline, horizon: Horizon, start: int, stop: int) -> Targe
         end = np.where(has_end, changes[np.minimum(which, len(changes) - 1)] if len(changes) else 0, 0)
         before = line.mid[np.maximum(end - 1, 0)]
         known_ns = line.stamp[end]
-        waiting = end - np.where(which > 0, changes[which - 1] if len(changes) else 0, 0)
-        weights = 1.0 / np.sqrt(np.maximum(waiting, 1))
+        waited = _rows_before(line, horizon.duration_ns, end)
+        if len(changes):
+            before_that = np.where(which > 0, changes[which - 1], 0)
+            waited -= np.where(which > 0, _rows_before(line, horizon.duration_ns, before_that), 0)
+        weights = 1.0 / np.sqrt(np.maximum(waited, 1))
     elif horizon.kind == HorizonKind.EVENTS:
         has_end = rows + horizon.events < count
         end = np.minimum(rows + horizon.events, count - 1)
@@ -137,6 +140,11 @@ def targets_of(line: Timeline, horizon: Horizon, start: int, stop: int) -> Targe
     returns = np.zeros(len(rows))
     np.divide(final - mid, mid, out=returns, where=labelled)
     return Targets(returns, direction, np.where(labelled, known_ns, NEVER_NS), weights)
+
+
+def _rows_before(line: Timeline, latency_ns: int, change: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many rows wait for no later change than *change*, the row of one; shape and type as that."""
+    return np.minimum(change, np.searchsorted(line.stamp, line.stamp[change] - latency_ns, side="left"))
 
 
 def _in_range(prices: NDArray[np.int64]) -> NDArray[np.bool_]:
