@@ -7,10 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from penstock_tuning.market.recording import write_market
 from penstock_tuning.market.settings import MarketSettings
+from penstock_tuning.model.checkpoint import Checkpoint
 from penstock_tuning.model.cli import main
 
 FIT = ["--units", "48", "--fan-in", "4", "--horizons", "next,20ev"]
@@ -83,3 +85,26 @@ def test_resume_without_a_checkpoint_begins_at_the_beginning(
     assert main(["fit", *files, *FIT, "--out", str(out), "--resume"]) == 0
     assert out.read_bytes() == uninterrupted
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_interrupt_while_a_checkpoint_is_written_leaves_no_scratch_file(tmp_path: Path) -> None:
+    class Interrupts:
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            raise KeyboardInterrupt
+
+    checkpoint = Checkpoint(tmp_path / "m.safetensors")
+    checkpoint.save("key", {}, {"kept": np.arange(3)})
+    kept = checkpoint.path.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save("key", {}, {"other": Interrupts()})
+    assert checkpoint.path.read_bytes() == kept
+    assert list(tmp_path.iterdir()) == [checkpoint.path]
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan"])
+def test_impossible_time_between_checkpoints_is_refused(
+    seconds: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["fit", "day.dbn", "--out", str(tmp_path / "m.safetensors"), "--checkpoint-seconds", seconds]
+    assert main(arguments) == 2
+    assert f"checkpoint-seconds={seconds}; 60 is usual" in capsys.readouterr().err

@@ -36,7 +36,7 @@ class Checkpoint:
     """The checkpoint of one output.
 
     Raises:
-        TrainingError: ``resume`` finds a file that is no checkpoint, or one of another training.
+        TrainingError: *every_s* is below 0 or no number.
     """
 
     def __init__(
@@ -48,6 +48,10 @@ class Checkpoint:
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """Stand beside *output*; *resume* says whether to go on from what is there."""
+        if not every_s >= 0.0:
+            raise TrainingError(
+                f"checkpoint seconds must be 0 or more: checkpoint-seconds={every_s:g}; {EVERY_S:g} is usual"
+            )
         self.path = output.with_name(output.name + SUFFIX)
         self._resume = resume
         self._every_s = every_s
@@ -85,12 +89,15 @@ class Checkpoint:
             with scratch.open("wb") as file:
                 whole: dict[str, Any] = {_ABOUT: text, **arrays}
                 np.savez(file, **whole)
+                file.flush()
+                os.fsync(file.fileno())  # Else a power cut could leave the new name with nothing in it.
             scratch.replace(self.path)
         except OSError as exc:
-            scratch.unlink(missing_ok=True)
             raise TrainingError(
                 f"{self.path} can't be written: {exc.strerror or exc}; make room there, or choose another folder for --out"
             ) from exc
+        finally:
+            scratch.unlink(missing_ok=True)  # After an interrupt too.
         self._saved_s = self._clock_s()
 
     def remove(self) -> None:

@@ -80,12 +80,12 @@ def _fit(options: Namespace) -> int:
         notice=options.notice or (DEMONSTRATION_NOTICE if options.demonstration else ""),
     )
     path = _model_path(options.out)
+    checkpoint = Checkpoint(path, resume=options.resume, every_s=options.checkpoint_seconds)
     wanted = [name.strip() for name in options.instruments.split(",") if name.strip()]
     with _bars() as on_progress:
         recordings = open_recordings(options.ticks, options.columns, wanted, on_progress)
         if any(name.startswith(f"{DATASET}:") for one in recordings.all for name in one.instruments):
             settings = replace(settings, demonstration=True, notice=settings.notice or DEMONSTRATION_NOTICE)
-        checkpoint = Checkpoint(path, resume=options.resume, every_s=options.checkpoint_seconds)
         model = fit(recordings, settings, on_progress, checkpoint)
     loaded = save_model(model, path)
     checkpoint.remove()
