@@ -1,9 +1,9 @@
 """A model as three flat arrays that compiled code can walk: a header of integers, weights, and constants.
 
-The weights lie in the order in which a step reads them, sixteen units at a time, so that a step is one walk through
-memory from the first word to the last:
+The weights lie in the order in which a step reads them, 64 units at a time (the last fewer than 64: sixteen at a time),
+so that a step is one walk through memory from the first word to the last:
 
-    weights  =  for each 16 units: bias, input weights, recurrent part               RESERVOIR_OFFSET
+    weights  =  for each 64 units: bias, input weights, recurrent part               RESERVOIR_OFFSET
                 leaks of the units                                               LEAK_OFFSET
                 gains of the linear memory, padded                               GAINS_OFFSET
                 for each horizon, for each 16 columns: three rows of the readout     READOUT_OFFSET
@@ -58,7 +58,7 @@ ALWAYS_MOVES: Final = 16  # One per horizon: 1 where the mid has moved at its en
 GAINS_OFFSET: Final = 20  # Into weights.
 MEMORY_COLUMNS: Final = 21  # Of the readout; float32 words of a state's memory too.
 LEAK_OFFSET: Final = 22  # Into weights.
-GROUP_WORDS: Final = 23  # Of sixteen units: bias, input weights, recurrent part.
+GROUP_WORDS: Final = 23  # Of sixteen units: bias, input weights, recurrent part; of a block four times as many.
 PRODUCTS: Final = 24  # Of units, columns of the readout; whole lanes.
 SHIFTS: Final = 32  # fan_in of them, if cyclic.
 CODES: Final = SHIFTS + FAN_IN_MAX  # Position in FEATURE_NAMES of each input.
@@ -68,6 +68,7 @@ SPARSE: Final = TOPOLOGIES["sparse"]  # Values of TOPOLOGY, by name; any other i
 DENSE: Final = TOPOLOGIES["dense"]
 SECONDS: Final = TIME_BASES["seconds"]  # A value of TIME_BASE.
 
+BLOCK: Final = 4 * LANES  # Units whose weights lie together, row by row.
 CLIP: Final = 0  # Position in constants.
 CALIBRATION_WORDS: Final = 6
 _ALIGNMENT_BYTES: Final = 64
@@ -152,7 +153,8 @@ def reservoir_words(part: ReservoirPart) -> Float32s:
     units = len(part.bias)
     lanes = np.zeros((len(rows), padded(units)), dtype=np.float32)
     lanes[:, :units] = rows
-    return np.concatenate([_by_lanes(lanes[:-1]), lanes[-1]])
+    whole = padded(units) // BLOCK * BLOCK
+    return np.concatenate([_by_lanes(lanes[:-1, :whole], BLOCK), _by_lanes(lanes[:-1, whole:]), lanes[-1]])
 
 
 def _recurrent_rows(part: ReservoirPart) -> Float32s:
@@ -184,9 +186,9 @@ def _calibration_words(model: Model) -> Float32s:
     return np.array(rows, dtype=np.float32).reshape(-1)
 
 
-def _by_lanes(rows: NDArray[np.float32]) -> Float32s:
-    """Reorder *rows*, shape (rows, columns), so that sixteen columns of every row lie together."""
-    return np.ascontiguousarray(rows.reshape(len(rows), -1, LANES).swapaxes(0, 1)).reshape(-1)
+def _by_lanes(rows: NDArray[np.float32], together: int = LANES) -> Float32s:
+    """Reorder *rows*, shape (rows, columns), so that so many columns of every row lie together."""
+    return np.ascontiguousarray(rows.reshape(len(rows), -1, together).swapaxes(0, 1)).reshape(-1)
 
 
 def padded(count: int) -> int:

@@ -136,7 +136,7 @@ def features_step(
     return flags
 
 
-@compiled
+@inlined
 def advance_step(header: Int64s, weights: Float32s, state: Float32s, inputs: Float32s, scratch: Float32s) -> None:
     """Advance one reservoir state by one tick without a forecast: for ticks that only rebuild a state.
 

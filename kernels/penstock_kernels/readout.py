@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock_kernels.compiled import Float32s, Int64, Int64s, compiled, inlined
+from penstock_kernels.compiled import Float32s, Int64, Int64s, inlined
 from penstock_kernels.elementary import logistic
 from penstock_kernels.lanes import LANES, load, splat, total
 from penstock_kernels.model import OUTPUTS_PER_HORIZON
@@ -31,7 +31,7 @@ PROBABILITY_DOWN: Final = 3
 FORECAST_WORDS: Final = 4
 
 
-@compiled
+@inlined
 def readout_step(header: Int64s, weights: Float32s, design: Float32s, forecasts: Float32s) -> None:
     """Write the forecasts of one design row: outputs_step, then calibrate_step.
 
@@ -47,7 +47,7 @@ def readout_step(header: Int64s, weights: Float32s, design: Float32s, forecasts:
     calibrate_step(header, weights, forecasts)
 
 
-@compiled
+@inlined
 def outputs_step(header: Int64s, weights: Float32s, design: Float32s, outputs: Float32s) -> None:
     """Write the sums of one design row; an online readout corrects them before they are calibrated.
 
@@ -58,11 +58,14 @@ def outputs_step(header: Int64s, weights: Float32s, design: Float32s, outputs: F
         outputs: shape (any, 4). Overwritten, one row per horizon: return, direction, moved, 0.
     """
     horizons = header[HORIZONS]
-    paired = horizons // 2 * 2
-    for horizon in range(0, paired, 2):
-        outputs_of_two(header, weights, design, 0, horizon, outputs)
-    if paired < horizons:
-        outputs_lanes(header, weights, design, 0, paired, outputs)
+    if horizons == 3:
+        outputs_of_three(header, weights, design, 0, 0, outputs)
+    else:
+        paired = horizons // 2 * 2
+        for horizon in range(0, paired, 2):
+            outputs_of_two(header, weights, design, 0, horizon, outputs)
+        if paired < horizons:
+            outputs_lanes(header, weights, design, 0, paired, outputs)
 
 
 @inlined
@@ -79,10 +82,7 @@ def outputs_lanes(
         direction = direction + load(weights, word + LANES) * lanes
         moved = moved + load(weights, word + 2 * LANES) * lanes
         word += OUTPUTS_PER_HORIZON * LANES
-    outputs[horizon, 0] = total(returns)
-    outputs[horizon, 1] = total(direction)
-    outputs[horizon, 2] = total(moved)
-    outputs[horizon, 3] = 0.0
+    _write(outputs, horizon, total(returns), total(direction), total(moved))
 
 
 @inlined
@@ -105,17 +105,50 @@ def outputs_of_two(
         other_moved = other_moved + load(weights, other + 2 * LANES) * lanes
         word += OUTPUTS_PER_HORIZON * LANES
         other += OUTPUTS_PER_HORIZON * LANES
-    outputs[horizon, 0] = total(returns)
-    outputs[horizon, 1] = total(direction)
-    outputs[horizon, 2] = total(moved)
+    _write(outputs, horizon, total(returns), total(direction), total(moved))
+    _write(outputs, horizon + 1, total(other_returns), total(other_direction), total(other_moved))
+
+
+@inlined
+def outputs_of_three(
+    header: Int64s, weights: Float32s, designs: Float32s, design: Int64, horizon: Int64, outputs: Float32s
+) -> None:
+    """Write the sums of *horizon* and the next two, as outputs_of_two does of one fewer."""
+    columns = header[COLUMNS_PADDED]
+    stride = OUTPUTS_PER_HORIZON * columns
+    word = header[READOUT_OFFSET] + horizon * stride
+    second, third = word + stride, word + 2 * stride
+    returns0, direction0, moved0 = splat(0.0), splat(0.0), splat(0.0)
+    returns1, direction1, moved1 = splat(0.0), splat(0.0), splat(0.0)
+    returns2, direction2, moved2 = splat(0.0), splat(0.0), splat(0.0)
+    for column in range(0, columns, LANES):
+        lanes = load(designs, design + column)
+        returns0 = returns0 + load(weights, word) * lanes
+        direction0 = direction0 + load(weights, word + LANES) * lanes
+        moved0 = moved0 + load(weights, word + 2 * LANES) * lanes
+        returns1 = returns1 + load(weights, second) * lanes
+        direction1 = direction1 + load(weights, second + LANES) * lanes
+        moved1 = moved1 + load(weights, second + 2 * LANES) * lanes
+        returns2 = returns2 + load(weights, third) * lanes
+        direction2 = direction2 + load(weights, third + LANES) * lanes
+        moved2 = moved2 + load(weights, third + 2 * LANES) * lanes
+        word += OUTPUTS_PER_HORIZON * LANES
+        second += OUTPUTS_PER_HORIZON * LANES
+        third += OUTPUTS_PER_HORIZON * LANES
+    _write(outputs, horizon, total(returns0), total(direction0), total(moved0))
+    _write(outputs, horizon + 1, total(returns1), total(direction1), total(moved1))
+    _write(outputs, horizon + 2, total(returns2), total(direction2), total(moved2))
+
+
+@inlined
+def _write(outputs: Float32s, horizon: Int64, returns: float, direction: float, moved: float) -> None:
+    outputs[horizon, 0] = returns
+    outputs[horizon, 1] = direction
+    outputs[horizon, 2] = moved
     outputs[horizon, 3] = 0.0
-    outputs[horizon + 1, 0] = total(other_returns)
-    outputs[horizon + 1, 1] = total(other_direction)
-    outputs[horizon + 1, 2] = total(other_moved)
-    outputs[horizon + 1, 3] = 0.0
 
 
-@compiled
+@inlined
 def calibrate_step(header: Int64s, weights: Float32s, forecasts: Float32s) -> None:
     """Turn outputs into forecasts, in place; model.Calibration has the formula.
 

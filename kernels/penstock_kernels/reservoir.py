@@ -1,4 +1,4 @@
-"""The reservoir's step, for each topology: x <- x + leak (tanh(b + W_in u + W x) - x), sixteen units at a time.
+"""The reservoir's step, for each topology: x <- x + leak (tanh(b + W_in u + W x) - x), 64 units at a time.
 
     cyclic   (W x)_i = sum_j recurrent_ji x_((i + shift_j) mod units)      W is a sum of diagonals, shifted in a circle
     sparse   (W x)_i = sum_j recurrent_ji x_(connection_ji)                a gather for each weight
@@ -6,17 +6,22 @@
 
 The state holds x twice in a row (x, x, and sixteen spare words), so that a cyclic shift of any amount is one contiguous
 piece and needs neither modulo nor gather. Measured on NARMA10, cyclic predicts as well as a random matrix of the same
-fan-in. A unit's sum runs in the same order on every machine: bias, inputs first to last, weights first to last.
+fan-in. A unit's sum runs in the same order on every machine: bias, inputs first to last, weights first to last; dense,
+where thousands of small products would lose what is below the last bit of a growing sum, the weights are summed 32 at a
+time and each such part is then added:
+
+    ((bias + inputs) + (w_0 x_0 + ... + w_31 x_31)) + (w_32 x_32 + ... ) ...
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from penstock_kernels.compiled import Float32s, Int64, Int64s, compiled, inlined
+from penstock_kernels.compiled import Float32s, Int64, Int64s, inlined
 from penstock_kernels.elementary import fading_lanes, tanh_lanes
-from penstock_kernels.lanes import LANES, gather, load, spread, store
+from penstock_kernels.lanes import LANES, gather, load, splat, spread, store
 from penstock_kernels.packed import (
+    BLOCK,
     DENSE,
     FAN_IN,
     GROUP_WORDS,
@@ -32,8 +37,10 @@ from penstock_kernels.packed import (
     UNITS_PADDED,
 )
 
+_DENSE_PART: Final = 32
 
-@compiled
+
+@inlined
 def reservoir_step(header: Int64s, weights: Float32s, state: Float32s, inputs: Float32s, design: Float32s) -> None:
     """Advance *state* by one tick, in place, and leave the new x at the start of *design* too.
 
@@ -51,26 +58,111 @@ def reservoir_step(header: Int64s, weights: Float32s, state: Float32s, inputs: F
     Allocates nothing. Source: Jaeger et al., Neural Networks 20 (2007); the cyclic form: Rodan and Tino (2011).
     """
     units_padded = header[UNITS_PADDED]
-    topology = header[TOPOLOGY]
+    whole = units_padded // BLOCK * BLOCK
     if header[TIME_BASE] == SECONDS:
         fading_step(header, weights, inputs, 0, design, 0)
-    if topology == SPARSE:
-        for unit in range(0, units_padded, LANES):
-            activation = sparse_lanes(header, weights, unit, state, 0, inputs, 0)
-            leaked_step(header, weights, unit, state, 0, design, 0, activation)
-    elif topology == DENSE:
-        together = 4 * LANES
-        whole = units_padded // together * together
-        for unit in range(0, whole, together):
-            _dense_step_of_four(header, weights, unit, state, inputs, design)
-        for unit in range(whole, units_padded, LANES):
-            activation = dense_lanes(header, weights, unit, state, 0, inputs, 0)
-            leaked_step(header, weights, unit, state, 0, design, 0, activation)
-    else:
-        for unit in range(0, units_padded, LANES):
-            activation = cyclic_lanes(header, weights, unit, state, 0, inputs, 0)
-            leaked_step(header, weights, unit, state, 0, design, 0, activation)
+    for unit in range(0, whole, BLOCK):
+        block_step(header, weights, unit, state, 0, inputs, 0, design, 0)
+    for unit in range(whole, units_padded, LANES):
+        lanes_step(header, weights, unit, state, 0, inputs, 0, design, 0)
     kept_step(header, state, 0, design, 0)
+
+
+@inlined
+def block_step(
+    header: Int64s,
+    weights: Float32s,
+    unit: Int64,
+    states: Float32s,
+    state: Int64,
+    inputs: Float32s,
+    tick: Int64,
+    designs: Float32s,
+    design: Int64,
+) -> None:
+    """Write the new x of 64 units from *unit* on to *design*: four sums under way at a time hide what an addition takes.
+
+    The state begins at *state*, the inputs at *tick*.
+    """
+    word = header[RESERVOIR_OFFSET] + unit // LANES * header[GROUP_WORDS]
+    sum0, sum1 = load(weights, word), load(weights, word + LANES)
+    sum2, sum3 = load(weights, word + 2 * LANES), load(weights, word + 3 * LANES)
+    word += BLOCK
+    for position in range(header[INPUTS]):
+        value = spread(inputs, tick + position)
+        sum0 = sum0 + load(weights, word) * value
+        sum1 = sum1 + load(weights, word + LANES) * value
+        sum2 = sum2 + load(weights, word + 2 * LANES) * value
+        sum3 = sum3 + load(weights, word + 3 * LANES) * value
+        word += BLOCK
+    if header[TOPOLOGY] == SPARSE:
+        for _ in range(header[FAN_IN]):
+            row = word + BLOCK
+            sum0 = sum0 + load(weights, row) * gather(states, state, weights, word)
+            sum1 = sum1 + load(weights, row + LANES) * gather(states, state, weights, word + LANES)
+            sum2 = sum2 + load(weights, row + 2 * LANES) * gather(states, state, weights, word + 2 * LANES)
+            sum3 = sum3 + load(weights, row + 3 * LANES) * gather(states, state, weights, word + 3 * LANES)
+            word += 2 * BLOCK
+    elif header[TOPOLOGY] == DENSE:
+        for first in range(0, header[UNITS], _DENSE_PART):
+            part0, part1, part2, part3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+            for heard in range(first, min(first + _DENSE_PART, header[UNITS])):
+                value = spread(states, state + heard)
+                part0 = part0 + load(weights, word) * value
+                part1 = part1 + load(weights, word + LANES) * value
+                part2 = part2 + load(weights, word + 2 * LANES) * value
+                part3 = part3 + load(weights, word + 3 * LANES) * value
+                word += BLOCK
+            sum0, sum1, sum2, sum3 = sum0 + part0, sum1 + part1, sum2 + part2, sum3 + part3
+    else:
+        for shift in range(header[FAN_IN]):
+            heard = state + unit + header[SHIFTS + shift]
+            sum0 = sum0 + load(weights, word) * load(states, heard)
+            sum1 = sum1 + load(weights, word + LANES) * load(states, heard + LANES)
+            sum2 = sum2 + load(weights, word + 2 * LANES) * load(states, heard + 2 * LANES)
+            sum3 = sum3 + load(weights, word + 3 * LANES) * load(states, heard + 3 * LANES)
+            word += BLOCK
+    leaked_step(header, weights, unit, states, state, designs, design, sum0)
+    leaked_step(header, weights, unit + LANES, states, state, designs, design, sum1)
+    leaked_step(header, weights, unit + 2 * LANES, states, state, designs, design, sum2)
+    leaked_step(header, weights, unit + 3 * LANES, states, state, designs, design, sum3)
+
+
+@inlined
+def lanes_step(
+    header: Int64s,
+    weights: Float32s,
+    unit: Int64,
+    states: Float32s,
+    state: Int64,
+    inputs: Float32s,
+    tick: Int64,
+    designs: Float32s,
+    design: Int64,
+) -> None:
+    """Do what block_step does for sixteen units, those behind the last whole block."""
+    word = header[RESERVOIR_OFFSET] + unit // LANES * header[GROUP_WORDS]
+    activation = load(weights, word)
+    word += LANES
+    for position in range(header[INPUTS]):
+        activation = activation + load(weights, word) * spread(inputs, tick + position)
+        word += LANES
+    if header[TOPOLOGY] == SPARSE:
+        for _ in range(header[FAN_IN]):
+            activation = activation + load(weights, word + LANES) * gather(states, state, weights, word)
+            word += 2 * LANES
+    elif header[TOPOLOGY] == DENSE:
+        for first in range(0, header[UNITS], _DENSE_PART):
+            part = splat(0.0)
+            for heard in range(first, min(first + _DENSE_PART, header[UNITS])):
+                part = part + load(weights, word) * spread(states, state + heard)
+                word += LANES
+            activation = activation + part
+    else:
+        for shift in range(header[FAN_IN]):
+            activation = activation + load(weights, word) * load(states, state + unit + header[SHIFTS + shift])
+            word += LANES
+    leaked_step(header, weights, unit, states, state, designs, design, activation)
 
 
 @inlined
@@ -106,105 +198,7 @@ def kept_step(header: Int64s, states: Float32s, state: Int64, designs: Float32s,
     units = header[UNITS]
     for unit in range(units, header[UNITS_PADDED]):
         designs[design + unit] = 0.0
-    for unit in range(units):
-        states[state + unit] = designs[design + unit]
-        states[state + units + unit] = designs[design + unit]
-
-
-@inlined
-def cyclic_lanes(
-    header: Int64s,
-    weights: Float32s,
-    unit: Int64,
-    states: Float32s,
-    state: Int64,
-    inputs: Float32s,
-    tick: Int64,
-) -> Any:
-    """Return b + W_in u + W x of sixteen units from *unit* on, of the state at *state* and the inputs at *tick*."""
-    word = header[RESERVOIR_OFFSET] + unit // LANES * header[GROUP_WORDS]
-    activation = load(weights, word)
-    word += LANES
-    for position in range(header[INPUTS]):
-        activation = activation + load(weights, word) * spread(inputs, tick + position)
-        word += LANES
-    for shift in range(header[FAN_IN]):
-        activation = activation + load(weights, word) * load(states, state + unit + header[SHIFTS + shift])
-        word += LANES
-    return activation
-
-
-@inlined
-def sparse_lanes(
-    header: Int64s,
-    weights: Float32s,
-    unit: Int64,
-    states: Float32s,
-    state: Int64,
-    inputs: Float32s,
-    tick: Int64,
-) -> Any:
-    """Return the same as cyclic_lanes of a sparse reservoir."""
-    word = header[RESERVOIR_OFFSET] + unit // LANES * header[GROUP_WORDS]
-    activation = load(weights, word)
-    word += LANES
-    for position in range(header[INPUTS]):
-        activation = activation + load(weights, word) * spread(inputs, tick + position)
-        word += LANES
-    for _ in range(header[FAN_IN]):
-        activation = activation + load(weights, word + LANES) * gather(states, state, weights, word)
-        word += 2 * LANES
-    return activation
-
-
-@inlined
-def dense_lanes(
-    header: Int64s,
-    weights: Float32s,
-    unit: Int64,
-    states: Float32s,
-    state: Int64,
-    inputs: Float32s,
-    tick: Int64,
-) -> Any:
-    """Return the same as cyclic_lanes of a dense reservoir."""
-    word = header[RESERVOIR_OFFSET] + unit // LANES * header[GROUP_WORDS]
-    activation = load(weights, word)
-    word += LANES
-    for position in range(header[INPUTS]):
-        activation = activation + load(weights, word) * spread(inputs, tick + position)
-        word += LANES
-    for heard in range(header[UNITS]):
-        activation = activation + load(weights, word) * spread(states, state + heard)
-        word += LANES
-    return activation
-
-
-@inlined
-def _dense_step_of_four(
-    header: Int64s, weights: Float32s, unit: Int64, state: Float32s, inputs: Float32s, design: Float32s
-) -> None:
-    """Do the step of four times sixteen units: four sums under way at a time hide what an addition takes."""
-    stride = header[GROUP_WORDS]
-    word0 = header[RESERVOIR_OFFSET] + unit // LANES * stride
-    word1, word2, word3 = word0 + stride, word0 + 2 * stride, word0 + 3 * stride
-    sum0, sum1, sum2, sum3 = load(weights, word0), load(weights, word1), load(weights, word2), load(weights, word3)
-    offset = LANES
-    for position in range(header[INPUTS]):
-        value = spread(inputs, position)
-        sum0 = sum0 + load(weights, word0 + offset) * value
-        sum1 = sum1 + load(weights, word1 + offset) * value
-        sum2 = sum2 + load(weights, word2 + offset) * value
-        sum3 = sum3 + load(weights, word3 + offset) * value
-        offset += LANES
-    for heard in range(header[UNITS]):
-        value = spread(state, heard)
-        sum0 = sum0 + load(weights, word0 + offset) * value
-        sum1 = sum1 + load(weights, word1 + offset) * value
-        sum2 = sum2 + load(weights, word2 + offset) * value
-        sum3 = sum3 + load(weights, word3 + offset) * value
-        offset += LANES
-    leaked_step(header, weights, unit, state, 0, design, 0, sum0)
-    leaked_step(header, weights, unit + LANES, state, 0, design, 0, sum1)
-    leaked_step(header, weights, unit + 2 * LANES, state, 0, design, 0, sum2)
-    leaked_step(header, weights, unit + 3 * LANES, state, 0, design, 0, sum3)
+    for unit in range(0, header[UNITS_PADDED], LANES):  # May reach into the second x, which is written after it.
+        store(states, state + unit, load(designs, design + unit))
+    for unit in range(0, header[UNITS_PADDED], LANES):  # May reach into the spare words.
+        store(states, state + units + unit, load(designs, design + unit))

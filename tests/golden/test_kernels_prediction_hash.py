@@ -24,7 +24,7 @@ from support.tick_stream import tick_stream
 
 X86_64 = {
     "weights of each topology": "1446ee8c0916330eb42fd2385149b96c",
-    "forecasts of each topology by seconds": "896b641088a318d5fe604dd297041e3e",
+    "forecasts of each topology by seconds": "95fbac7dc5ac9030ef95c1f2ecfd8fd7",
     "ticks": "da91a59179897503c6cf0d792c8cd6bd",
     "features": "31dd043077dea12dfab60b6cf1ea90a1",
     "model file": "611f70835574fe156f99361f6a646dd5",
