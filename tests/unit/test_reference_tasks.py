@@ -8,7 +8,14 @@ import pytest
 from penstock_kernels.network import Network
 from penstock_tuning.bench import reference, reference_runs
 from penstock_tuning.bench.errors import BenchError
-from penstock_tuning.bench.reference_subjects import OurNetwork, ReservoirSettings, drawn, ridge_by_qr, simple_cycle
+from penstock_tuning.bench.reference_subjects import (
+    OurNetwork,
+    Peer,
+    ReservoirSettings,
+    drawn,
+    ridge_by_qr,
+    simple_cycle,
+)
 from penstock_tuning.bench.reference_tasks import (
     _narma_outputs,
     lagged,
@@ -151,6 +158,15 @@ def test_peer_goes_on_where_it_stopped() -> None:
     assert np.allclose(subject.run(inputs[20:]), whole[20:])
     cycle = simple_cycle("reservoirpy", 10, 0.9, 0).run(inputs)
     assert np.allclose(cycle[1:, 1:] - 0.9 * cycle[:-1, :-1], (inputs[1:, None] * np.sign(cycle[0, 1:] * inputs[0])))
+
+
+def test_singular_sums_of_the_peer_are_its_worst_score() -> None:
+    pytest.importorskip("reservoirpy", reason="the extra peers is not installed")
+    wanted = np.stack([memory_inputs(seed, 50) for seed in (0, 1)], axis=1)
+    states = np.zeros((50, 3))
+    given = Peer.fit(states, wanted, 0.0)(states)
+    assert np.isnan(given).all()
+    assert memory_capacity(given, wanted) == 0.0
 
 
 def test_impossible_subject_and_seeds_are_sentences() -> None:

@@ -121,9 +121,12 @@ def memory_capacity(found: Float64s, wanted: Float64s) -> float:
         found: one column per lag, shape (steps, lags).
         wanted: the inputs so many steps ago, shape (steps, lags).
 
+    A lag for which nothing, or no number, is given counts 0.
+
     Source: Jaeger, "Short term memory in echo state networks", GMD report 152 (2001).
     """
     found = found - found.mean(axis=0)
     wanted = wanted - wanted.mean(axis=0)
     both = (found * wanted).sum(axis=0) ** 2
-    return float((both / ((found**2).sum(axis=0) * (wanted**2).sum(axis=0))).sum())
+    sizes = (found**2).sum(axis=0) * (wanted**2).sum(axis=0)
+    return float(np.divide(both, sizes, out=np.zeros(len(both)), where=sizes > 0.0).sum())
