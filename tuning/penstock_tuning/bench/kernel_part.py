@@ -84,6 +84,9 @@ def measure(plan: Plan) -> dict[str, Any]:
             if topology != "cyclic":
                 by_csr = topology == "sparse"
                 add("scipy_csr" if by_csr else "numpy_dense", units, sides.array_side(model, inputs, by_csr=by_csr))
+        for name, more in (("products", {"products": units // 2}), ("linear memory", {"memory": True})):
+            wider = pack(sides.drawn_model("cyclic", units, plan["fan_in"], **more))
+            add(f"cyclic_with_{name.replace(' ', '_')}", units, sides.our_side(wider, ticks))
         packed = sides.packed_model("cyclic", units, plan["fan_in"])
         for states in plan["batches"]:
             # A turn computes whole batches; its count is of ticks.

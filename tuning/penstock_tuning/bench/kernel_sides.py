@@ -33,14 +33,16 @@ HORIZONS: Final = (
     Horizon("100ms", HorizonKind.TIME, duration_ns=100_000_000),
 )
 OUTPUTS: Final = OUTPUTS_PER_HORIZON * len(HORIZONS)
+MEMORY_GAINS: Final[tuple[float, ...]] = (0.4, 0.2, 0.1, 0.03)
+MEMORY_LAGS: Final = 5
 _FITTED_STEPS: Final = 200  # Of random inputs, to fit ReservoirPy's readout so that it runs.
 _SEED: Final = 1
 
 
-def drawn_model(topology: str, units: int, fan_in: int) -> Model:
+def drawn_model(topology: str, units: int, fan_in: int, *, products: int = 0, memory: bool = False) -> Model:
     """Return a valid model with random weights, of which nothing is asked but to take its time.
 
-    Weights are scaled by the circular law, not by eigenvalues: a dense matrix of 4,096 units would take minutes.
+    Its readout sees *products* of units, and with *memory* four averages and five lags of the inputs. Weights are scaled by the circular law, not by eigenvalues: a dense matrix of 4,096 units would take minutes.
     """
     random = np.random.default_rng(_SEED)
     rows = units if topology == "dense" else fan_in
@@ -50,7 +52,8 @@ def drawn_model(topology: str, units: int, fan_in: int) -> Model:
     elif topology == "sparse":
         connections = random.integers(0, units, (fan_in, units))
     bound = 0.9 * np.sqrt(3.0 / rows)
-    columns = units + FEATURES + 1
+    gains, lags = (MEMORY_GAINS, MEMORY_LAGS) if memory else ((), 0)
+    columns = units + products + FEATURES * (len(gains) + lags + 1) + 1
     return Model(
         name=f"{topology}-{units}",
         version="1",
@@ -71,6 +74,9 @@ def drawn_model(topology: str, units: int, fan_in: int) -> Model:
         rebuild_ticks=256,
         demonstration=True,
         notice="Drawn at random for a benchmark.",
+        memory_gains=np.array(gains, dtype=np.float32),
+        memory_lags=lags,
+        products=products,
     )
 
 

@@ -2,6 +2,8 @@
 
     X_us[N]       median over the rounds of X's microseconds per tick at N units
     ratio_X[N]    X_us[N] / cyclic_us[N]
+    cyclic_with_products_us         cyclic, with half as many products of units in the readout (the default of fit)
+    cyclic_with_linear_memory_us    cyclic, with four averages and five lags of the inputs in the readout
     cyclic_batched_us   per tick of one state, keyed by N x states that are advanced together, features not among it
     quickest_us   the quickest round of each: what a median tells besides is how busy the machine was
     floor_us[N]   the time to read the bytes of the cyclic model's weights once, from the cache they lie in
@@ -37,7 +39,10 @@ _TIMEOUT_S: Final = 1_800.0
 _ROUNDS_MAX: Final = 1_000
 _AT: Final = "1024"  # The size that the aims are for.
 
-TIMED: Final = ("cyclic", "sparse", "dense", *kernel_part.PEERS, "floor", "numpy_dense", "scipy_csr")
+TIMED: Final = (
+    *("cyclic", "sparse", "dense", *kernel_part.PEERS, "floor", "numpy_dense", "scipy_csr"),
+    *("cyclic_with_products", "cyclic_with_linear_memory"),
+)
 
 
 @dataclass(frozen=True)
