@@ -192,6 +192,8 @@ def test_probabilities_are_calibrated_on_earlier_blocks_alone() -> None:
     np.testing.assert_array_equal(said[: history.edges[8]], again[: history.edges[8]])
     assert not np.array_equal(said[history.edges[8] :], again[history.edges[8] :])
     assert np.isnan(said[: history.edges[FIRST_TEST]]).all()
+    unknown = Target(NEXT, np.where(labels.trains, coins, -coins), labels.labelled, labels.trains, labels.tested, None)
+    np.testing.assert_array_equal(calibrated(history, unknown, scores), said)
     likely = target.tested[(said[target.tested] > 0.6) & (said[target.tested] < 0.7)]
     assert (target.outcome[likely] > 0).mean() == pytest.approx(0.65, abs=0.07)
 
@@ -308,6 +310,19 @@ def test_every_weight_but_the_constants_is_in_one_group() -> None:
     name = model.features[2]
     now, lag = feature_columns(model)[name][-1], feature_columns(model)[name][-2]
     np.testing.assert_array_equal(rows[1:, lag], rows[:-1, now])
+
+
+def test_difference_of_two_that_are_one_is_nothing_in_every_draw() -> None:
+    settings = EvaluateSettings(
+        fit=FitSettings(**{**vars(SMALL), "recurrence": False}), targets="next,100ms", seeds=(1, 2), baselines=("W0",)
+    )
+    market = market_recording(Market(MarketSettings(), [Instrument(1, "ONE", "TEST")], ticks()), "m")
+    (report,) = evaluate(market, settings)["instruments"]
+    for target in report["targets"].values():
+        low, high = target["skill"]["model"]["interval"]
+        assert low < high
+        assert target["differences"]["W0"]["value"] == 0.0
+        assert target["differences"]["W0"]["interval"] == [0.0, 0.0]
 
 
 def test_market_without_signal_is_not_foretold() -> None:

@@ -10,6 +10,7 @@ import pytest
 from penstock_kernels.model import OUTPUTS_PER_HORIZON
 from penstock_tuning.model.block_pass import BlockPass, Task, block_boundaries, part_boundaries
 from penstock_tuning.model.bootstrap import make_draws
+from penstock_tuning.model.calibrate import fit_slope
 from penstock_tuning.model.fit import untrained
 from penstock_tuning.model.gram import Gram
 from penstock_tuning.model.horizons import parse_horizons
@@ -26,6 +27,7 @@ from penstock_tuning.model.readouts import (
 )
 from penstock_tuning.model.recordings import Recording, Recordings, Source, Stream, market_recording
 from penstock_tuning.model.ridge import solve
+from penstock_tuning.model.scores import Ranking
 from penstock_tuning.model.settings import BLOCKS, FIRST_FOLD, FIRST_TEST
 from penstock_tuning.model.skill import BINS, PARTS, ForecasterSkill, HorizonSkill, bins_of_scores
 from penstock_tuning.model.survey import survey
@@ -75,6 +77,9 @@ def test_each_block_is_foretold_by_a_ridge_of_the_rows_before_it() -> None:
             best = missed[FIRST_FOLD:block].sum(axis=0).argmin(axis=0)
             expected = np.stack([trials[which][output] for output, which in enumerate(best)])
             np.testing.assert_allclose(used[block - FIRST_TEST], expected, rtol=1e-9)
+        told = [one.units for one in readouts.chosen(block, readouts.families[0])]  # As search asks, when all is over.
+        before = missed[FIRST_FOLD:block].sum(axis=0).argmin(axis=0)
+        assert told == [penalties[which].units for which in before]
     np.testing.assert_allclose(readouts.errors[MODEL], missed, rtol=1e-9)
     squares = (rows_of(5)[:, COLUMNS:].astype(np.float64) ** 2).sum(axis=0)
     np.testing.assert_allclose(readouts.totals[5], squares, rtol=1e-12)
@@ -175,6 +180,29 @@ def test_bins_of_scores_keep_their_order_within_a_sixteenth() -> None:
     assert (bins_of_scores(np.array([-1e9, -0.0, 0.0, 1e9])) == [0, BINS // 2, BINS // 2, BINS - 1]).all()
     apart = scores[:-1][np.abs(scores[:-1]) > 1e-3] * 1.07
     assert (bins_of_scores(apart) != bins_of_scores(apart / 1.07)).all()
+
+
+def test_log_loss_is_that_of_curves_through_earlier_blocks() -> None:
+    skill, noise = HorizonSkill([MODEL]), np.random.default_rng(5)
+    blocks = []
+    for ranking in skill.by_block:
+        up = noise.random(400) < 0.5
+        scores = 0.2 * (up - 0.5) + noise.normal(size=400)
+        ranking.add(scores, up)
+        blocks.append((scores, up))
+    loss, rows = 0.0, 0
+    for place in range(1, len(blocks)):
+        past = Ranking()
+        for scores, up in blocks[:place]:
+            past.add(scores, up)
+        scores, up = blocks[place]
+        said = 1.0 / (1.0 + np.exp(-fit_slope(past.negatives, past.positives) * scores))
+        loss -= float(np.log(np.where(up, said, 1.0 - said)).sum())
+        rows += len(scores)
+    found, coin, counted = skill.log_loss()
+    assert counted == rows
+    assert found == pytest.approx(loss / rows, rel=1e-3)  # Scores are counted in bins.
+    assert coin == pytest.approx(np.log(2.0))
 
 
 def test_skill_intervals_hold_the_skill_and_a_paired_difference_of_nothing_is_nothing() -> None:
