@@ -28,9 +28,10 @@ from penstock_tuning.model.readouts import (
 from penstock_tuning.model.recordings import Recording, Recordings, Source, Stream, market_recording
 from penstock_tuning.model.ridge import solve
 from penstock_tuning.model.scores import Ranking
-from penstock_tuning.model.settings import BLOCKS, FIRST_FOLD, FIRST_TEST
+from penstock_tuning.model.settings import BLOCKS, FIRST_FOLD, FIRST_TEST, WASHOUT_TICKS
 from penstock_tuning.model.skill import BINS, PARTS, ForecasterSkill, HorizonSkill, bins_of_scores
 from penstock_tuning.model.survey import survey
+from penstock_tuning.model.targets import NEVER_NS, make_targets
 from penstock_tuning.model.walk import Cursor, parts_of_block
 from support.simulated import SMALL, market, pairwise_auc
 
@@ -152,6 +153,7 @@ def test_interrupted_pass_goes_on_with_the_same_bits(task: Task) -> None:
     assert after.keys() == expected.keys()
     for name, one in expected.items():
         assert after[name].tobytes() == one.tobytes(), name
+    assert [one.log_loss() for one in resumed.skills] == [one.log_loss() for one in whole.skills]
     assert resumed.ticks_done == task.recordings.ticks
 
 
@@ -185,16 +187,17 @@ def test_bins_of_scores_keep_their_order_within_a_sixteenth() -> None:
 def test_log_loss_is_that_of_curves_through_earlier_blocks() -> None:
     skill, noise = HorizonSkill([MODEL]), np.random.default_rng(5)
     blocks = []
-    for ranking in skill.by_block:
+    for ranking, known in zip(skill.by_block, skill.known_by_block, strict=True):
         up = noise.random(400) < 0.5
         scores = 0.2 * (up - 0.5) + noise.normal(size=400)
         ranking.add(scores, up)
+        known.add(scores[:300], up[:300])  # Labels of the others became known only later.
         blocks.append((scores, up))
     loss, rows = 0.0, 0
     for place in range(1, len(blocks)):
         past = Ranking()
         for scores, up in blocks[:place]:
-            past.add(scores, up)
+            past.add(scores[:300], up[:300])
         scores, up = blocks[place]
         said = 1.0 / (1.0 + np.exp(-fit_slope(past.negatives, past.positives) * scores))
         loss -= float(np.log(np.where(up, said, 1.0 - said)).sum())
@@ -214,7 +217,8 @@ def test_skill_intervals_hold_the_skill_and_a_paired_difference_of_nothing_is_no
     skill = HorizonSkill([MODEL, FEATURES])
     outputs = np.stack([0.4 * signal, 0.1 * signal, signal], axis=1)
     worse = outputs + 0.3 * noise.standard_normal(outputs.shape)
-    skill.add(FIRST_TEST, part, {MODEL: outputs, FEATURES: worse}, 0.1 * signal, direction, signal, signal, 1.0, None)
+    both, every = {MODEL: outputs, FEATURES: worse}, np.ones(rows, dtype=bool)
+    skill.add(FIRST_TEST, part, both, 0.1 * signal, direction, signal, signal, every, 1.0, None)
     auc, r2 = skill.intervals()
     exact = pairwise_auc(signal, direction > 0)
     assert auc[MODEL][0] < exact < auc[MODEL][1]
@@ -229,11 +233,11 @@ def test_skill_intervals_hold_the_skill_and_a_paired_difference_of_nothing_is_no
     assert make_draws(PARTS).counts.shape[1] == PARTS
 
 
-@pytest.mark.parametrize("pause_days", [0.001, 7, 365])
-def test_a_pause_between_recordings_takes_no_block_of_its_own(pause_days: float) -> None:
+def twice(pause_ns: int) -> Recordings:
+    """Return two recordings with the same ticks, the second *pause_ns* after the end of the first."""
     first = market_recording(market(), "first")
     streams = first.first_streams()
-    pause_ns = int(pause_days * 86_400e9) + first.all[0].last_ns - first.all[0].first_ns
+    pause_ns += first.all[0].last_ns - first.all[0].first_ns
     later = []
     for one in streams:
         ticks = one.ticks.copy()
@@ -243,9 +247,39 @@ def test_a_pause_between_recordings_takes_no_block_of_its_own(pause_days: float)
     again = Recording(
         "later", "1" * 64, about.ticks, about.first_ns + pause_ns, about.last_ns + pause_ns, about.instruments
     )
-    both = Recordings([Source(about, lambda: streams), Source(again, lambda: later)])
+    return Recordings([Source(about, lambda: streams), Source(again, lambda: later)])
+
+
+def test_rows_are_scored_past_their_washout_and_curves_see_those_known_in_time(task: Task) -> None:
+    """The second file begins in a tested block."""
+    both = twice(10**9)
+    boundaries = block_boundaries(both)
+    starts = np.searchsorted(boundaries, [one.line.stamp[0] for one in both.streams()], side="right")
+    assert starts.max() >= FIRST_TEST
+    work = BlockPass(replace(task, recordings=both, boundaries_ns=boundaries), families_of(replace(SMALL, units=16)))
+    for block in range(BLOCKS):
+        work.run_block(block, lambda: None, scored=True)
+    for index, horizon in enumerate(task.model.horizons):
+        scored, known = np.zeros(BLOCKS, dtype=int), np.zeros(BLOCKS, dtype=int)
+        for stream in both.streams():
+            labels = make_targets(stream.ticks, horizon)
+            moved = np.flatnonzero(labels.known & (labels.direction != 0))
+            moved = moved[moved >= WASHOUT_TICKS]
+            of_row = np.searchsorted(boundaries, stream.line.stamp[moved], side="right")
+            in_time = labels.known_ns[moved] < np.append(boundaries, NEVER_NS)[of_row]
+            scored += np.bincount(of_row, minlength=BLOCKS)
+            known += np.bincount(of_row[in_time], minlength=BLOCKS)
+        skill = work.skills[index]
+        assert [one.total for one in skill.by_block] == list(scored[FIRST_TEST:])
+        assert [one.total for one in skill.known_by_block] == list(known[FIRST_TEST:])
+        assert known[FIRST_TEST:].sum() < scored[FIRST_TEST:].sum()
+
+
+@pytest.mark.parametrize("pause_days", [0.001, 7, 365])
+def test_a_pause_between_recordings_takes_no_block_of_its_own(pause_days: float) -> None:
+    both = twice(int(pause_days * 86_400e9))
     edges = [0, *block_boundaries(both), 2**63 - 1]
     stamps = np.concatenate([one.line.stamp for one in both.streams()])
     counts = np.histogram(stamps, bins=np.array(edges, dtype=np.int64))[0]
-    assert counts.sum() == 2 * about.ticks
+    assert counts.sum() == both.ticks
     assert counts.min() > 0.95 * counts.max()

@@ -106,6 +106,7 @@ class BlockPass:
         name = labelled.stream.name if labelled.stream.name in self._named else None
         for index, targets in enumerate(labelled.targets):
             kept = targets.known & labelled.settled
+            known_in = np.searchsorted(self.task.boundaries_ns, targets.known_ns[kept], side="right")
             limits = survey.ranges[index]
             raw = targets.returns[kept]
             first = index * OUTPUTS_PER_HORIZON
@@ -117,6 +118,7 @@ class BlockPass:
                 targets.direction[kept],
                 np.clip(raw, limits.low, limits.high) / limits.scale,
                 raw / limits.scale,
+                known_in == block,
                 survey.moved[index],
                 name,
             )

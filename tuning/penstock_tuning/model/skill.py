@@ -83,6 +83,7 @@ class HorizonSkill:
         self.forecasters = {name: ForecasterSkill() for name in (*forecasters, IMBALANCE)}
         self.total = np.zeros(PARTS)  # Of squared winsorised returns.
         self.by_block = [Ranking() for _ in range(BLOCKS - FIRST_TEST)]  # The model's direction.
+        self.known_by_block = [Ranking() for _ in range(BLOCKS - FIRST_TEST)]  # Of it, rows that a curve may see.
         self.moved = Ranking()
         self.raw_returns = Errors()
         self.by_stream: dict[str, tuple[Ranking, Ranking]] = {}  # Direction, imbalance.
@@ -96,6 +97,7 @@ class HorizonSkill:
         direction: NDArray[np.int8],
         limited: Float64s,
         raw: Float64s,
+        known_in_time: NDArray[np.bool_],
         moved_share: float,
         stream: str | None,
     ) -> None:
@@ -109,6 +111,7 @@ class HorizonSkill:
             direction: what came, shape (rows,).
             limited: the return that came, winsorised, in units of the return output.
             raw: the same as it was.
+            known_in_time: whether the label was known before the block ended, shape (rows,).
             moved_share: of the survey.
             stream: its name, None where there are too many.
         """
@@ -121,6 +124,8 @@ class HorizonSkill:
         self.total += np.bincount(part, weights=limited**2, minlength=PARTS)
         model = outputs[MODEL]
         self.by_block[block - FIRST_TEST].add(model[moved, 1], up)
+        in_time = moved & known_in_time
+        self.known_by_block[block - FIRST_TEST].add(model[in_time, 1], direction[in_time] > 0)
         self.moved.add(model[:, 2] - moved_share, moved)
         self.raw_returns.add(raw, model[:, 0])
         if stream is not None:
@@ -129,15 +134,18 @@ class HorizonSkill:
             own_imbalance.add(imbalance[moved], up)
 
     def log_loss(self) -> tuple[float | None, float | None, int]:
-        """Return log-loss of direction by a curve through earlier blocks, that of a fair coin, and rows."""
+        """Return log-loss of direction by a curve through earlier blocks, that of a fair coin, and rows.
+
+        A block's curve sees rows of earlier blocks whose label was known before their block ended: no later one.
+        """
         past, loss, coin, rows = Ranking(), 0.0, 0.0, 0
-        for ranking in self.by_block:
+        for ranking, known in zip(self.by_block, self.known_by_block, strict=True):
             if past.total and ranking.total:
                 slope = fit_slope(past.negatives, past.positives)
                 loss += (ranking.log_loss(slope, 0.0) or 0.0) * ranking.total
                 coin += (ranking.log_loss(0.0, 0.0) or 0.0) * ranking.total
                 rows += ranking.total
-            past = past.plus(ranking)
+            past = past.plus(known)
         return (loss / rows, coin / rows, rows) if rows else (None, None, 0)
 
     def intervals(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -164,6 +172,8 @@ class HorizonSkill:
             kept |= _counts(f"{name}.direction", one.direction)
         for index, ranking in enumerate(self.by_block):
             kept |= _counts(f"block{index}", ranking)
+        for index, ranking in enumerate(self.known_by_block):
+            kept |= _counts(f"known{index}", ranking)
         for name, rankings in self.by_stream.items():
             for index, ranking in enumerate(rankings):
                 kept |= _counts(f"stream{index}.{name}", ranking)
@@ -180,6 +190,8 @@ class HorizonSkill:
             _restore_counts(one.direction, kept, f"{name}.direction")
         for index, ranking in enumerate(self.by_block):
             _restore_counts(ranking, kept, f"block{index}")
+        for index, ranking in enumerate(self.known_by_block):
+            _restore_counts(ranking, kept, f"known{index}")
         for name in streams:
             if f"stream0.{name}.down" in kept:
                 both = self.by_stream.setdefault(name, (Ranking(), Ranking()))
