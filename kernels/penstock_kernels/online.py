@@ -12,7 +12,7 @@ label is known. Nothing but ticks drives either, so the same ticks give the same
 Labels are those of training (penstock_tuning/model/targets.py), found causally. The rows that one tick labels are always
 the oldest ones without a label, and all of them have the same end. They are learned in the order of their ticks, the
 rest at the next ticks: a row is skipped for want of room alone, never for what became of it, which would bias what is
-learned. All rows between two changes of the mid have one outcome for NEXT_MOVE, so each counts 1 / sqrt(ticks between).
+learned. All rows that one change of the mid labels have one outcome for NEXT_MOVE, so each counts 1 / sqrt(such rows).
 """
 
 from __future__ import annotations
@@ -71,8 +71,6 @@ def online_observe(words: Int64s, values: Float32s, ts_recv: Int64, bid_px: Int6
             _label(words, horizon, block, before, mid)
         if words[block + layout.LABELLED] > 0:
             _learn(words, values, horizon, block)
-    if mid != before and before > 0:
-        words[layout.CHANGED] = words[layout.TICKS]
 
 
 @compiled
@@ -83,12 +81,12 @@ def _label(words: Int64s, horizon: int, block: int, before: Int64, mid: Int64) -
         return
     known = _known_rows(words, horizon, block, kind)
     end = before if kind == _TIME else mid
-    waited = words[layout.TICKS] - words[layout.CHANGED]
+    labelled = known - words[block + layout.LABELLED]
     for place in range(words[block + layout.LABELLED], known):
         row = _row(words, horizon, block, place)
         words[row + layout.ROW_END] = max(end, 0)
         words[row + layout.ROW_BEFORE] = before if kind == _NEXT_MOVE else words[row + layout.ROW_MID]
-        words[row + layout.ROW_WAITED] = max(waited, 1) if kind == _NEXT_MOVE else 1
+        words[row + layout.ROW_SHARERS] = labelled if kind == _NEXT_MOVE else 1
     words[block + layout.LABELLED] = known
 
 
@@ -152,7 +150,7 @@ def _learn(words: Int64s, values: Float32s, horizon: int, block: int) -> None:
         targets[0] = limited - regressors[0]
         targets[1] = direction - regressors[1]
         targets[2] = abs(direction) - regressors[2]
-        weight = 1.0 / sqrt(words[row + layout.ROW_WAITED])
+        weight = 1.0 / sqrt(words[row + layout.ROW_SHARERS])
         trace_max = from_bits(words[layout.TRACE])
         rls_step(root, weights, regressors, targets, gain, count, weight, forgetting, trace_max)
         words[layout.LEARNED] += 1

@@ -46,7 +46,6 @@ SKIPPED: Final = 13  # Rows that found no room to wait, or came to no label.
 ROWS_OFFSET: Final = 14  # Into words: the rings.
 VALUES_OFFSET: Final = 15  # Into values: the first horizon.
 VALUES_STRIDE: Final = 16  # From horizon to horizon.
-CHANGED: Final = 17  # The tick at which the mid changed last; the first one before it ever did.
 FIRST_HORIZON: Final = 24
 
 # Positions in a horizon's block.
@@ -65,7 +64,7 @@ ROW_MID: Final = 1
 ROW_TICK: Final = 2
 ROW_END: Final = 3  # Doubled mid at the end; 0 for no label. From here on once it is labelled.
 ROW_BEFORE: Final = 4  # Doubled mid that the direction is about: before the move, or the row's own.
-ROW_WAITED: Final = 5  # Ticks between the mid's change before and the one that is the end; 1 where none is.
+ROW_SHARERS: Final = 5  # Rows, itself too, that the change of the mid which is its end labelled; 1 where none is.
 ROW_WORDS: Final = 6
 
 
@@ -154,7 +153,6 @@ def lay_out(model: Model, settings: OnlineSettings, words: Int64s, values: Float
     words[UNITS], words[INPUTS], words[HORIZONS] = settings.units, inputs, horizons
     words[UPDATES_PER_TICK], words[PENDING] = settings.updates_per_tick, settings.pending_max
     words[FORGETTING], words[TRACE] = _bits(settings.forgetting), _bits(settings.trace_max)
-    words[CHANGED] = 1
     words[ROWS_OFFSET] = FIRST_HORIZON + horizons * HORIZON_WORDS
     words[VALUES_OFFSET], words[VALUES_STRIDE] = _shared(padded(count)), _stride(count, settings.pending_max)
     for index, (horizon, calibration) in enumerate(zip(model.horizons, model.calibration, strict=True)):
