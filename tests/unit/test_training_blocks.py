@@ -190,8 +190,9 @@ def test_log_loss_is_that_of_curves_through_earlier_blocks() -> None:
     for ranking, known in zip(skill.by_block, skill.known_by_block, strict=True):
         up = noise.random(400) < 0.5
         scores = 0.2 * (up - 0.5) + noise.normal(size=400)
+        up[300:] = scores[300:] < 0.0  # These mislead, and their labels became known only later.
         ranking.add(scores, up)
-        known.add(scores[:300], up[:300])  # Labels of the others became known only later.
+        known.add(scores[:300], up[:300])
         blocks.append((scores, up))
     loss, rows = 0.0, 0
     for place in range(1, len(blocks)):
