@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,14 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from penstock_client.files import write_dbn
 from penstock_client.instruments import Instrument
 from penstock_kernels.model_file import save_model
 from penstock_tuning.model.baselines import BASELINES
-from penstock_tuning.model.cli import main
+from penstock_tuning.model.cli import _parser, main
 from penstock_tuning.model.evaluate import EvaluateSettings, evaluate
+from penstock_tuning.model.evaluate_command import run_evaluate
 from penstock_tuning.model.evaluation_page import page
 from penstock_tuning.model.evaluation_text import evaluation_lines
 from penstock_tuning.model.recordings import open_recordings
@@ -153,6 +156,35 @@ def test_same_command_gives_the_same_figures_and_writes_its_page(
     assert told["settings"]["seeds"] == [4]
     assert told["settings"]["model"]["units"] == 16
     assert set(told["instruments"][0]["targets"]["next"]["skill"]) == {"QI", "c", "model"}
+
+
+def test_settings_file_says_horizons_and_seed_where_no_flag_does(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "best.json"
+    path.write_text(json.dumps({"settings": {"horizons": "next_1ms,20ev", "seed": 7, "units": 16, "fan_in": 3}}))
+    arguments = [str(recording), "--instruments", "SIMA", "--settings", str(path), "--baselines", "c", "--json"]
+    told = json.loads(run(capsys, *arguments, "--penalty", "1", "--threads", "1"))
+    assert (told["settings"]["seeds"], list(told["instruments"][0]["targets"])) == ([7], ["next_1ms", "20ev"])
+    flags = ["--penalty", "1", "--threads", "1", "--horizons", "20ev", "--seed", "2"]
+    told = json.loads(run(capsys, *arguments, *flags))
+    assert (told["settings"]["seeds"], list(told["instruments"][0]["targets"])) == ([2], ["20ev"])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [([], max(1, len(os.sched_getaffinity(0)) // 2)), (["--threads", "1"], 1)]
+)
+def test_half_the_cores_work_where_no_threads_are_given(
+    given: list[str], expected: int, recording: Path, model: Path
+) -> None:
+    seen: set[int] = set()
+
+    def on_progress(_stage: str, _done: int, _total: int) -> None:
+        seen.update(one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas")
+
+    options = _parser().parse_args(["evaluate", str(recording), "--model", str(model), *given])
+    assert run_evaluate(options, lambda: nullcontext(on_progress)) == 0
+    assert seen == {expected}
 
 
 def test_model_file_is_scored_as_it_is_beside_the_imbalance(

@@ -163,7 +163,7 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     one.add_argument("--columns", metavar="MAPPING", help="what the columns of CSV and Parquet files mean")
     one.add_argument("--report", default="", metavar="PAGE", help="write a page with figures; ends in .html")
     one.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="of the sums and the boosting (default: all cores)"
+        "--threads", type=int, default=0, metavar="N", help="of the sums and the boosting (default: half the cores)"
     )
     one.add_argument("--json", action="store_true", help="print everything as JSON")
     add_setting_flags(one, "next,next_1ms,100ms,50ev,1s")

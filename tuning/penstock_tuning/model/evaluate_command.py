@@ -22,7 +22,7 @@ from penstock_tuning.model.evaluation_page import page
 from penstock_tuning.model.evaluation_text import evaluation_lines
 from penstock_tuning.model.progress import Progress
 from penstock_tuning.model.recordings import Recordings, open_recordings
-from penstock_tuning.model.setting_options import KEYS, settings_of
+from penstock_tuning.model.setting_options import KEYS, read_settings, settings_of
 
 THREADS_MAX: Final = 256
 
@@ -36,7 +36,7 @@ def run_evaluate(options: Namespace, bars: Callable[[], AbstractContextManager[P
     """
     _check_page_name(options.report)
     if not 0 <= options.threads <= THREADS_MAX:
-        raise TrainingError(f"threads must be 0 to {THREADS_MAX}: threads={options.threads}; 0 uses every core")
+        raise TrainingError(f"threads must be 0 to {THREADS_MAX}: threads={options.threads}; 0 uses half the cores")
     wanted = [name.strip() for name in options.instruments.split(",") if name.strip()]
     limits = require("threadpoolctl", extra="train", purpose="penstock-train evaluate").threadpool_limits
     work: Callable[[Recordings, Progress], dict[str, Any]]
@@ -55,7 +55,7 @@ def run_evaluate(options: Namespace, bars: Callable[[], AbstractContextManager[P
         def work(recordings: Recordings, on_progress: Progress) -> dict[str, Any]:
             return evaluate(recordings, asked, on_progress)
 
-    with bars() as on_progress, limits(limits=options.threads or len(os.sched_getaffinity(0))):
+    with bars() as on_progress, limits(limits=options.threads or _usual_threads()):
         report = work(open_recordings(options.ticks, options.columns, wanted, on_progress), on_progress)
     if options.report:
         _write(options.report, page(report))
@@ -63,15 +63,25 @@ def run_evaluate(options: Namespace, bars: Callable[[], AbstractContextManager[P
     return 0
 
 
+def _usual_threads() -> int:
+    """Return half the cores that this process may use: threads that wait for each other on busy ones take far longer."""
+    return max(1, len(os.sched_getaffinity(0)) // 2)
+
+
 def _settings(options: Namespace) -> EvaluateSettings:
-    """Return what *options* say; as many horizons as an evaluation may have, where a model file has at most four."""
+    """Return what *options* say, then their settings file; as many horizons by flag as an evaluation may have."""
+    told = read_settings(Path(options.settings)) if options.settings else {}
     given: dict[str, Any] = {"fit": settings_of(Namespace(**{**vars(options), "horizons": None}))}
     if options.horizons is not None:
         given["targets"] = options.horizons
+    elif "horizons" in told:
+        given["targets"] = ",".join(one.name for one in told["horizons"])
     if options.seeds is not None:
         given["seeds"] = _seeds(options.seeds)
     elif options.seed is not None:
         given["seeds"] = (options.seed,)
+    elif "seed" in told:
+        given["seeds"] = (told["seed"],)
     if options.baselines is not None:
         given["baselines"] = tuple(name.strip() for name in options.baselines.split(",") if name.strip())
     return EvaluateSettings(**given)
