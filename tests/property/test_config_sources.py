@@ -90,6 +90,8 @@ def sound_values(key: Key) -> st.SearchStrategy[object]:
 def test_rendered_configuration_reads_back_as_the_same(values):
     sets = [f"{path}={_as_text(value)}" for path, value in values.items() if _survives_text(value)]
     sets += ["budget.total_us=1", "server.cores=0-7"]  # So that the values go together.
+    if values.get("online.enabled"):
+        sets.append(f"online.states={max(1, values.get('online.states', 1))}")
     config = load_config(None, {}, sets, cpus=CPUS)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="") as file:
         file.write(render_toml(config))
