@@ -15,6 +15,8 @@ from typing import Final, Protocol
 from penstock_daemon.addresses import TcpAddress, UnixAddress, parse_address
 
 CPUS_MAX: Final = 8192  # More than Linux can be built for.
+_ONLINE_REGRESSORS: Final = 20  # Of an online readout beside online.units: a test compares it with the kernels, and
+_ONLINE_LABELS_EACH: Final = 8  # this: labels that its memory must hold for each. Theirs would import Numba.
 
 
 class Limit(Protocol):
@@ -193,3 +195,8 @@ def online_cpus() -> frozenset[int]:
         return frozenset(parse_cpu_ranges(Path("/sys/devices/system/cpu/online").read_text(encoding="ascii")))
     except (OSError, ValueError):
         return frozenset(os.sched_getaffinity(0))
+
+
+def forgetting_least(units: int) -> float:
+    """Return the least online.forgetting that an online readout may have which looks at *units* of the reservoir."""
+    return 1.0 - 1.0 / (_ONLINE_LABELS_EACH * (_ONLINE_REGRESSORS + units))

@@ -16,7 +16,7 @@ from typing import Any, Final, get_origin
 
 from penstock_daemon.addresses import default_server_address
 from penstock_daemon.config_fields import Config, ConfigError, Key, keys, section_types
-from penstock_daemon.config_limits import online_cpus, parse_cpu_ranges
+from penstock_daemon.config_limits import forgetting_least, online_cpus, parse_cpu_ranges
 
 FILE_BYTES_MAX: Final = 1024 * 1024
 ENVIRONMENT_PREFIX: Final = "PENSTOCK_"
@@ -226,6 +226,12 @@ def _joint_faults(values: Mapping[str, Any]) -> Iterable[str]:
         yield f"budget.stale_us: must be at least budget.total_us ({total_us}), was {stale_us}"
     if values["online.enabled"] and values["online.states"] == 0:
         yield "online.states: must be at least 1 where online.enabled is true, was 0"
+    forgetting, least = values["online.forgetting"], forgetting_least(values["online.units"])
+    if forgetting < least:
+        yield (
+            f"online.forgetting: must be at least {least:.6f} where online.units is {values['online.units']} (its memory "
+            f"must hold 8 labels for each number that it looks at), was {forgetting}"
+        )
     engine_cores, server_cores = set(values["engine.cores"]), set(values["server.cores"])
     if values["engine.idle"] == "spin" and len(engine_cores) == 1 and engine_cores == server_cores:
         yield (

@@ -24,6 +24,7 @@ examples:
   penstockd --record recordings                        keep every session's ticks as DBN files
   penstockd --print-config > penstockd.toml            every key, its default and its advice
 """
+CHECKED: Final = "the configuration has no fault; models, and what depends on them, are checked at the start alone"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--record", metavar="DIR", help="the same as --set record.folder=DIR")
     parser.add_argument("--print-config", action="store_true", help="print the configuration in force and exit")
-    parser.add_argument("--check", action="store_true", help="check the configuration and exit")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check the configuration and exit; models, and what depends on them, are checked at the start alone",
+    )
     parser.add_argument("--version", action="version", version=f"penstockd {version('penstock')}")
     options = parser.parse_args(arguments)
 
@@ -56,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(render_toml(config), end="")
         return 0
     if options.check:
-        print("the configuration has no fault")
+        print(CHECKED)
         return 0
     try:
         import grpc  # noqa: F401 - Is the extra there?

@@ -146,7 +146,9 @@ def test_model_that_is_missing_or_too_large_is_refused(folder: Path) -> None:
 def test_memory_that_is_not_there_is_refused() -> None:
     said = refusal("sessions.max=1024", "sessions.in_flight_max=1048576")
     assert said.startswith("the arena of rings, states and models would take ")
-    assert said.endswith("lower sessions.max, sessions.in_flight_max, sessions.states_max, online.states or models.units_max")
+    assert said.endswith(
+        "lower sessions.max, sessions.in_flight_max, sessions.states_max, online.states or models.units_max"
+    )
 
 
 # --- Threads ----------------------------------------------------------------------------------------------------------
@@ -214,7 +216,16 @@ def test_printed_configuration_is_one_that_gives_itself(tmp_path: Path) -> None:
 def test_check_says_that_all_is_well() -> None:
     done = penstockd("--check")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "the configuration has no fault\n"
+    said = "models, and what depends on them, are checked at the start alone"
+    assert done.stdout == f"the configuration has no fault; {said}\n"
+    assert said in " ".join(penstockd("--help").stdout.split())
+
+
+def test_check_refuses_what_the_start_refuses_without_a_model() -> None:
+    done = penstockd("--set", "online.forgetting=0.99", "--check")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("penstockd: online.forgetting: must be at least 0.993750 where online.units is 0 (")
+    assert done.stderr.endswith("), was 0.99\n")
 
 
 def test_file_that_is_no_configuration_is_refused(tmp_path: Path) -> None:

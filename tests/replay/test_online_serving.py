@@ -252,7 +252,7 @@ def test_folder_that_cannot_be_written_costs_the_snapshot_alone(tmp_path: Path) 
 
 
 def test_memory_too_short_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match=r"penstockd ended with [12].*(?s:.*)online\.forgetting must be"):
+    with pytest.raises(AssertionError, match=r"penstockd ended with [12].*(?s:.*)online\.forgetting: must be"):
         start_daemon(tmp_path, *small(tmp_path, "online.units=200", "online.forgetting=0.99"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import subprocess
 import sys
@@ -12,7 +13,10 @@ import pytest
 
 from penstock_daemon.config import Config, ConfigError, load_config, render_toml
 from penstock_daemon.config_fields import keys, section_types
-from penstock_daemon.config_limits import cpu_ranges, parse_cpu_ranges
+from penstock_daemon.config_limits import cpu_ranges, forgetting_least, parse_cpu_ranges
+from penstock_kernels.features import FEATURES
+from penstock_kernels.online_layout import regressors
+from penstock_kernels.online_rls import OnlineError, check_forgetting
 
 CPUS = frozenset({0, 1, 2, 3})
 
@@ -250,3 +254,15 @@ def test_configuration_imports_neither_numba_nor_grpc_nor_numpy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("units", [0, 1, 32, 256])
+def test_memory_of_online_readouts_has_the_bound_that_the_kernels_have(units):
+    least = forgetting_least(units)
+    below = math.nextafter(least, 0.0)
+    check_forgetting(least, regressors(FEATURES, units))
+    assert load(f"online.units={units}", f"online.forgetting={least!r}").online.forgetting == least
+    with pytest.raises(OnlineError):
+        check_forgetting(below, regressors(FEATURES, units))
+    (fault,) = faults(f"online.units={units}", f"online.forgetting={below!r}")
+    assert fault.startswith(f"online.forgetting: must be at least {least:.6f} where online.units is {units} (")
