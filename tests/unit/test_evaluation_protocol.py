@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -88,6 +89,22 @@ def test_recordings_that_overlap_are_not_laid_end_to_end() -> None:
         for one, name in ((ticks()[:4_000], "a"), (ticks()[1_000:], "b"))
     ]
     assert [one.name for one in histories(Recordings(recordings))] == ["TEST:ONE of a", "TEST:ONE of b"]
+
+
+def test_files_that_overlap_only_in_other_instruments_are_laid_end_to_end() -> None:
+    """The first file has the later ticks of ONE, beside ticks of TWO from before and after."""
+    other = ticks()[[0, -1]].copy()
+    other["instrument_id"] = 2
+    instruments = [Instrument(1, "ONE", "TEST"), Instrument(2, "TWO", "TEST")]
+    made = np.concatenate([other[:1], ticks()[4_000:], other[1:]])
+    sources = [
+        market_recording(Market(MarketSettings(), named, one), name)._sources[0]
+        for one, name, named in ((made, "a", instruments), (ticks()[:4_000], "b", instruments[:1]))
+    ]
+    kept = [replace(one, recording=replace(one.recording, instruments=("TEST:ONE",))) for one in sources]
+    (found,) = histories(Recordings(kept))
+    assert [one.name for one in found.recordings] == ["b", "a"]
+    np.testing.assert_array_equal(np.concatenate(found.segments), ticks())
 
 
 @pytest.mark.parametrize("horizon", [NEXT, LATER])

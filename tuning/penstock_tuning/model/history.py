@@ -5,7 +5,8 @@
     nothing is shuffled, and limits and scales come from rows before the first tested block
 
 Recordings of one instrument that follow each other make one history; labels and states end where a recording ends.
-Recordings that overlap in time (two venues that share a name) can't follow each other: each is a history of its own.
+Recordings whose own ticks of it overlap in time (two venues that share a name) can't follow each other: each is a history
+of its own.
 """
 
 from __future__ import annotations
@@ -126,8 +127,8 @@ def histories(recordings: Recordings) -> Iterator[History]:
         TrainingError: one is too short for ten blocks.
     """
     for name in sorted({name for one in recordings.all for name in one.instruments}):
-        parts = list(recordings.of(name))
-        if all(earlier.last_ns < later.first_ns for (earlier, _), (later, _) in pairwise(parts)):
+        parts = sorted(recordings.of(name), key=lambda part: int(part[1].line.stamp[0]))
+        if all(one.line.stamp[-1] < other.line.stamp[0] for (_, one), (_, other) in pairwise(parts)):
             yield _history(name, parts)
         else:
             for recording, stream in parts:
