@@ -11,7 +11,7 @@ from typing import Any
 from penstock_tuning.model.errors import TrainingError
 from penstock_tuning.model.progress import Progress
 from penstock_tuning.model.search import SUFFIX, Job, search
-from penstock_tuning.model.setting_options import settings_of
+from penstock_tuning.model.setting_options import read_settings, settings_of
 from penstock_tuning.model.settings import UNITS_MAX, UNITS_MIN
 
 
@@ -28,12 +28,13 @@ def run_search(options: Namespace, on_progress: Progress) -> str:
         raise TrainingError(f"out must be a file in a folder that is there: out={options.out}; make the folder first")
     if not 0 <= options.search_seed < 2**32:
         raise TrainingError(f"search seed must be 0 to 2**32 - 1: search-seed={options.search_seed}; choose another")
+    base = settings_of(options)
     job = Job(
         files=tuple(options.ticks),
         columns=options.columns,
         wanted=tuple(name.strip() for name in options.instruments.split(",") if name.strip()),
-        base=settings_of(options),
-        units=_units(options.units_tried),
+        base=base,
+        units=_units(options, base.units),
         study_file=str(path.with_name(path.name + SUFFIX)),
         seed=options.search_seed,
     )
@@ -48,14 +49,17 @@ def run_search(options: Namespace, on_progress: Progress) -> str:
     return json.dumps({"file": str(path), **found}, indent=2) if options.json else _text(path, found)
 
 
-def _units(text: str) -> tuple[int, ...]:
+def _units(options: Namespace, given: int) -> tuple[int, ...]:
+    """Return the sizes to try, *given* among them where a flag or the settings file says it."""
+    text = options.units_tried
     try:
         found = tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError as exc:
         raise TrainingError(f"units tried must be whole numbers: units-tried={text!r:.80}; mend it") from exc
     if found[0] < UNITS_MIN or found[-1] > UNITS_MAX:
         raise TrainingError(f"units tried must be {UNITS_MIN} to {UNITS_MAX}: units-tried={text!r:.80}; mend it")
-    return found
+    said = options.units is not None or (options.settings and "units" in read_settings(Path(options.settings)))
+    return tuple(sorted({*found, given})) if said else found
 
 
 def _text(path: Path, found: dict[str, Any]) -> str:
