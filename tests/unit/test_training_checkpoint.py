@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -36,18 +37,24 @@ def uninterrupted(files: list[str], tmp_path_factory: pytest.TempPathFactory) ->
     return path.read_bytes()
 
 
-def killed(files: list[str], out: Path, *more: str) -> Path:
-    """Kill a fit once it has left a checkpoint, and return its checkpoint."""
+def stopped(by: signal.Signals, files: list[str], out: Path, *more: str) -> tuple[int, str]:
+    """Send *by* to a fit once it has left a checkpoint, and return its exit code and what it told."""
     checkpoint = out.with_name(out.name + ".fit-checkpoint")
     before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
     command = [sys.executable, "-m", "penstock_tuning.model.cli", "fit", *files, *FIT, "--out", str(out)]
     process = subprocess.Popen([*command, "--checkpoint-seconds", "0", *more], stderr=subprocess.PIPE)
     while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before):
         time.sleep(0.002)
-    process.kill()
-    _, told = process.communicate()
-    assert process.returncode == -9, told
-    return checkpoint
+    process.send_signal(by)
+    _, told = process.communicate(timeout=60)
+    return process.returncode, told.decode()
+
+
+def killed(files: list[str], out: Path, *more: str) -> Path:
+    """Kill a fit once it has left a checkpoint, and return its checkpoint."""
+    code, told = stopped(signal.SIGKILL, files, out, *more)
+    assert code == -9, told
+    return out.with_name(out.name + ".fit-checkpoint")
 
 
 def test_killed_fit_goes_on_to_the_bytes_of_one_that_was_not(
@@ -60,6 +67,21 @@ def test_killed_fit_goes_on_to_the_bytes_of_one_that_was_not(
     assert main(["fit", *reversed(files), *FIT, "--out", str(out), "--resume"]) == 0
     assert out.read_bytes() == uninterrupted
     assert not checkpoint.exists()
+
+
+def test_interrupted_fit_names_its_checkpoint_which_no_other_fit_overwrites(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "m.safetensors"
+    code, told = stopped(signal.SIGINT, files, out)
+    checkpoint = out.with_name(out.name + ".fit-checkpoint")
+    assert code == 130, told
+    assert f"no result was written; {checkpoint} is kept: --resume goes on from it" in told
+    kept = checkpoint.read_bytes()
+    assert main(["fit", *files, *FIT, "--out", str(out)]) == 2
+    assert f"{checkpoint} holds an earlier fit; give --resume to go on with it, or remove it" in capsys.readouterr().err
+    assert checkpoint.read_bytes() == kept
+    assert not out.exists()
 
 
 def test_checkpoint_of_another_training_is_refused_and_kept(

@@ -119,6 +119,7 @@ def test_interrupted_search_keeps_its_trials_and_goes_on(
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
     assert b"Traceback" not in told
+    assert f"{study} is kept: --resume goes on from it".encode() in told
     assert not best.exists()
     assert main([*command, "--trials", "4"]) == 2
     assert "give --resume to go on with it, or remove it" in capsys.readouterr().err
@@ -128,6 +129,17 @@ def test_interrupted_search_keeps_its_trials_and_goes_on(
     found = json.loads(capsys.readouterr().out)
     assert found["trials"]["complete"] + found["trials"]["pruned"] >= 4
     assert json.loads(best.read_bytes())["value"] == found["value"]
+
+
+@pytest.mark.parametrize("by", ["flag", "file"])
+def test_first_trial_has_the_units_that_were_given(by: str, file: str, tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    told.write_text(json.dumps({"units": 24, "fan_in": 2}))
+    given = ["--units", "24", "--fan-in", "2"] if by == "flag" else ["--settings", str(told)]
+    best = tmp_path / "best.json"
+    arguments = ["--horizons", "next", "--units-tried", "16,32", "--penalty", "1", "--trials", "1", *given]
+    assert main(["search", file, *arguments, "--out", str(best)]) == 0
+    assert json.loads(best.read_bytes())["settings"]["units"] == 24
 
 
 def test_missing_optuna_is_named_with_its_extra(

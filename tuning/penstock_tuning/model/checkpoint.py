@@ -36,7 +36,7 @@ class Checkpoint:
     """The checkpoint of one output.
 
     Raises:
-        TrainingError: *every_s* is below 0 or no number.
+        TrainingError: *every_s* is below 0 or no number, or a checkpoint is there and *resume* is not asked for.
     """
 
     def __init__(
@@ -53,6 +53,8 @@ class Checkpoint:
                 f"checkpoint seconds must be 0 or more: checkpoint-seconds={every_s:g}; {EVERY_S:g} is usual"
             )
         self.path = output.with_name(output.name + SUFFIX)
+        if self.path.exists() and not resume:
+            raise TrainingError(f"{self.path} holds an earlier fit; give --resume to go on with it, or remove it")
         self._resume = resume
         self._every_s = every_s
         self._clock_s = clock_s
@@ -68,12 +70,12 @@ class Checkpoint:
                 arrays = {name: kept[name] for name in kept.files if name != _ABOUT}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
             raise TrainingError(
-                f"{self.path} is no checkpoint of a fit: {exc}; remove it, or fit without --resume"
+                f"{self.path} is no checkpoint of a fit: {exc}; remove it, or name another --out"
             ) from exc
         if about.get("key") != key:
             raise TrainingError(
                 f"{self.path} is of other settings, other tick files or another version: key={about.get('key', '')[:16]}, "
-                f"wanted={key[:16]}; give the same ones, or fit without --resume"
+                f"wanted={key[:16]}; give the same ones, or remove it"
             )
         return about, arrays
 

@@ -14,6 +14,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from penstock_tuning.model.setting_flags import add_setting_flags
@@ -91,13 +92,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("penstock-train: stopped; no result was written", file=sys.stderr)
+        print(f"penstock-train: stopped; no result was written{_kept(options)}", file=sys.stderr)
         return 130
     except (ValueError, ArithmeticError, ImportError) as exc:
         if not _is_ours(exc):
             raise
         print(f"penstock-train {options.command}: {exc}", file=sys.stderr)
         return 2
+
+
+def _kept(options: argparse.Namespace) -> str:
+    """Return where the work that was stopped is kept, if anywhere."""
+    from penstock_tuning.model import checkpoint, search
+
+    suffix = {"fit": checkpoint.SUFFIX, "search": search.SUFFIX}.get(options.command)
+    kept = f"{options.out}{suffix}"
+    return f"; {kept} is kept: --resume goes on from it" if suffix and Path(kept).exists() else ""
 
 
 def _is_ours(error: Exception) -> bool:
