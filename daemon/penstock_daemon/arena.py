@@ -46,7 +46,8 @@ class Arena:
         if capacity_bytes > memory_bytes:
             raise MemoryError(
                 f"the arena of rings, states and models would take {capacity_bytes >> 20} MiB, this host has "
-                f"{memory_bytes >> 20}; lower sessions.max, sessions.in_flight_max, sessions.states_max, online.states or models.units_max"
+                f"{memory_bytes >> 20}; lower sessions.max, sessions.in_flight_max, sessions.states_max, online.states, "
+                "models.units_max or models.dense_units_max"
             )
         self._map = mmap.mmap(-1, capacity_bytes)
         self._capacity_bytes = capacity_bytes

@@ -125,6 +125,12 @@ class ModelsConfig:
     units_max: Annotated[int, Between(1, 65_536), "Largest reservoir that may be loaded; states are sized for it."] = (
         2048
     )
+    dense_units_max: Annotated[
+        int,
+        Between(0, 65_536),
+        "Largest dense reservoir that is sure to fit, at most models.units_max: a slot takes 4 bytes times its square. "
+        "0 takes no more than models.units_max does, and loads dense ones that fit into that.",
+    ] = 0
 
 
 @dataclass(frozen=True, slots=True)

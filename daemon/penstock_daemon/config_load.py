@@ -232,6 +232,9 @@ def _joint_faults(values: Mapping[str, Any]) -> Iterable[str]:
             f"online.forgetting: must be at least {least:.6f} where online.units is {values['online.units']} (its memory "
             f"must hold 8 labels for each number that it looks at), was {forgetting}"
         )
+    dense, units = values["models.dense_units_max"], values["models.units_max"]
+    if dense > units:
+        yield f"models.dense_units_max: must be at most models.units_max ({units}), was {dense}"
     engine_cores, server_cores = set(values["engine.cores"]), set(values["server.cores"])
     if values["engine.idle"] == "spin" and len(engine_cores) == 1 and engine_cores == server_cores:
         yield (

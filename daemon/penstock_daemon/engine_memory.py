@@ -167,6 +167,7 @@ class EngineSizes:
         model_slots: models loaded at once.
         units_max: reservoir units of the largest model.
         fan_in_max, inputs_max: of the largest model.
+        dense_units_max: of the largest dense model; 0 for what the others leave room for.
         journal_ticks: past ticks kept for each state.
         online_states: states that may have an online readout, at once.
         online: how those learn.

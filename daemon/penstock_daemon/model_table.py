@@ -174,8 +174,15 @@ class ModelTable:
                     f"model {model.name!r}: {key} was {value}, this daemon holds at most {bound}; raise models.units_max where "
                     "it is the units, or fit a smaller model"
                 )
+        packed = pack(model)
+        # The others fit by the bounds above.
+        if model.topology == "dense" and len(packed.weights) > sizes.weight_words:
+            raise ModelError(
+                f"model {model.name!r}: dense with {model.units} units it takes {len(packed.weights)} words, a slot of this "
+                f"daemon has {sizes.weight_words}; raise models.dense_units_max to {model.units}, or fit a smaller model"
+            )
         entry = ModelEntry(free[0], model, loaded.content_hash)
-        self._engine.load_model(entry.slot, pack(model), entry.serial)
+        self._engine.load_model(entry.slot, packed, entry.serial)
         before = self._by_name.get(model.name)
         if before is not None:
             before.superseded = True

@@ -189,6 +189,7 @@ class Daemon:
             states=config.sessions.states_max + 1,  # As above.
             model_slots=config.models.slots,
             units_max=config.models.units_max,
+            dense_units_max=config.models.dense_units_max,
             online_states=config.online.states if config.online.enabled else 0,
             online=self._online_settings(),
         )

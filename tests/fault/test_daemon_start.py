@@ -143,11 +143,22 @@ def test_model_that_is_missing_or_too_large_is_refused(folder: Path) -> None:
     )
 
 
+def test_dense_model_that_is_too_large_is_refused_by_the_key_that_lets_it_in(tmp_path: Path) -> None:
+    dense = small_model(tmp_path, 5, units=512, topology="dense", name="dense")
+    sets = (f"models.active={dense}", "models.units_max=512", "sessions.in_flight_max=256", "metrics.address=")
+    said = refusal(f"server.address=unix:{tmp_path}/d.sock", *sets)
+    assert said.startswith("model 'dense': dense with 512 units it takes ")
+    assert said.endswith("; raise models.dense_units_max to 512, or fit a smaller model")
+    with running_daemon(tmp_path, *sets, "models.dense_units_max=512") as daemon:
+        (serving,) = daemon.events("serving")
+        assert serving["model"] == "dense"
+
+
 def test_memory_that_is_not_there_is_refused() -> None:
     said = refusal("sessions.max=1024", "sessions.in_flight_max=1048576")
     assert said.startswith("the arena of rings, states and models would take ")
     assert said.endswith(
-        "lower sessions.max, sessions.in_flight_max, sessions.states_max, online.states or models.units_max"
+        "lower sessions.max, sessions.in_flight_max, sessions.states_max, online.states, models.units_max or models.dense_units_max"
     )
 
 

@@ -266,3 +266,9 @@ def test_memory_of_online_readouts_has_the_bound_that_the_kernels_have(units):
         check_forgetting(below, regressors(FEATURES, units))
     (fault,) = faults(f"online.units={units}", f"online.forgetting={below!r}")
     assert fault.startswith(f"online.forgetting: must be at least {least:.6f} where online.units is {units} (")
+
+
+def test_dense_reservoirs_are_no_larger_than_any():
+    (fault,) = faults("models.units_max=64", "models.dense_units_max=65")
+    assert fault == "models.dense_units_max: must be at most models.units_max (64), was 65"
+    assert load("models.units_max=64", "models.dense_units_max=64").models.dense_units_max == 64

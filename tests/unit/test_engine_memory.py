@@ -84,6 +84,7 @@ def test_ring_slots_must_be_a_power_of_two(slots: int) -> None:
         EngineSizes(sources=2, slots=64, states=2, model_slots=1, units_max=16),
         EngineSizes(sources=17, slots=8192, states=65, model_slots=4, units_max=2048),
         EngineSizes(sources=3, slots=2, states=100, model_slots=1, units_max=1000, journal_ticks=1),
+        EngineSizes(sources=3, slots=64, states=2, model_slots=2, units_max=1000, dense_units_max=900),
     ],
 )
 def test_sum_of_the_sizes_is_what_the_arena_needs(sizes: EngineSizes) -> None:

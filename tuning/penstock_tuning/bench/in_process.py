@@ -122,6 +122,7 @@ def sizes_of(options: DaemonOptions) -> EngineSizes:
         states=config.sessions.states_max + 1,
         model_slots=config.models.slots,
         units_max=config.models.units_max,
+        dense_units_max=config.models.dense_units_max,
     )
 
 
