@@ -90,6 +90,9 @@ def sound_values(key: Key) -> st.SearchStrategy[object]:
 def test_rendered_configuration_reads_back_as_the_same(values):
     sets = [f"{path}={_as_text(value)}" for path, value in values.items() if _survives_text(value)]
     sets += ["budget.total_us=1", "server.cores=0-7"]  # So that the values go together.
+    sets.append("online.forgetting=0.999999")  # Enough for any number of units.
+    units_max = values.get("models.units_max", 16)
+    sets.append(f"models.dense_units_max={min(values.get('models.dense_units_max', 0), units_max)}")
     if values.get("online.enabled"):
         sets.append(f"online.states={max(1, values.get('online.states', 1))}")
     config = load_config(None, {}, sets, cpus=CPUS)
