@@ -21,6 +21,7 @@ from numba import njit
 from penstock.v1 import histogram
 from penstock.v1.records import PROBABILITY_ONE, PredictionFlag, Stage
 from penstock_daemon import engine_memory as memory
+from penstock_daemon.engine_online import predict_online
 from penstock_daemon.native import (
     clock_ns,
     compare_and_swap,
@@ -32,8 +33,6 @@ from penstock_daemon.native import (
     store_release,
 )
 from penstock_kernels import predictor
-from penstock_kernels.online import online_adjust, online_observe
-from penstock_kernels.readout import calibrate_step, outputs_step
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")
 
@@ -102,21 +101,6 @@ def _features(header: Any, constants: Any, running: Any, tick: Any, inputs: Any)
 
 
 @_compile
-def _predict_online(m: Any, header: Any, weights: Any, state: int, online: int, tick: Any) -> None:
-    """Learn from the labels that a tick makes known, then predict it with the outputs corrected.
-
-    A tick that only rebuilds a state tells its book and its time alone: no row of it is kept, nothing is learned twice.
-    """
-    words, values = m.online_words[online], m.online_values[online]
-    online_observe(words, values, np.int64(tick.ts_recv), tick.bid_px, tick.ask_px)
-    predictor.advance_step(header, weights, m.states[state], m.inputs, m.scratch)
-    if tick.rebuild == 0:
-        outputs_step(header, weights, m.scratch, m.forecasts)
-        online_adjust(words, values, m.forecasts, m.inputs, m.scratch)
-        calibrate_step(header, weights, m.forecasts)
-
-
-@_compile
 def _drain(m: Any, source: int) -> int:
     """Predict what waits in a source's ring, at most batch_max ticks. Returns how many."""
     base = source * memory.CURSOR_WORDS
@@ -168,7 +152,7 @@ def _drain(m: Any, source: int) -> int:
         features_done_ns = clock_ns(_MONOTONIC)
         online = m.online_of[state]
         if online != memory.NO_ONLINE:
-            _predict_online(m, header, model_weights, state, online, tick)
+            predict_online(m, header, model_weights, state, online, tick)
         elif tick.rebuild == 0:
             predictor.predict_step(header, model_weights, m.states[state], model_inputs, m.scratch, m.forecasts)
         else:

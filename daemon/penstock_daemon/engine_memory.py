@@ -23,6 +23,7 @@ While a source is closed its cursors belong to the event loop, which sets them t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
@@ -250,6 +251,13 @@ class EngineSizes:
         return size
 
 
+class OnlineBuffers(NamedTuple):
+    """What online readouts live in."""
+
+    words: NDArray[np.int64]  # (online_states, online_words)
+    values: NDArray[np.float32]  # (online_states, online_values)
+
+
 class Buffers(NamedTuple):
     """The arrays of the tick path, in the form that compiled code takes as one argument."""
 
@@ -275,8 +283,7 @@ class Buffers(NamedTuple):
     scratch: NDArray[np.float32]  # Work space of the reservoir.
     forecasts: NDArray[np.float32]  # (HORIZONS_MAX, 4): outputs of the tick under way
     online_of: NDArray[np.int64]  # (states,): which online readout each state has; NO_ONLINE for none
-    online_words: NDArray[np.int64]  # (online_states, online_words)
-    online_values: NDArray[np.float32]  # (online_states, online_values)
+    online: OnlineBuffers | None  # None where the daemon allows none: then nothing of them is compiled either.
     histograms: NDArray[np.int64]  # (PATHS, PACES, STAGES, BUCKETS)
     totals: NDArray[np.int64]  # (PATHS, PACES, STAGES, TOTALS)
 
@@ -325,16 +332,22 @@ def allocate(sizes: EngineSizes) -> tuple[Arena, Buffers]:
         scratch=take("scratch", (sizes.columns,), np.float32, holds="work space of the reservoir"),
         forecasts=take("forecasts", (HORIZONS_MAX, 4), np.float32, holds="outputs of a tick"),
         online_of=take("online_of", (sizes.states,), np.int64, holds="which online readout each state has"),
-        online_words=take("online_words", (sizes.online_states, sizes.online_words), np.int64, holds="pending labels"),
-        online_values=take(
-            "online_values", (sizes.online_states, sizes.online_values), np.float32, holds="what was learned online"
-        ),
+        online=_online(take, sizes) if sizes.online_states else None,
         histograms=take("histograms", (PATHS, PACES, STAGES, histogram.BUCKETS), np.int64, holds="latencies"),
         totals=take("totals", (PATHS, PACES, STAGES, TOTALS), np.int64, holds="sum, maximum, negatives"),
     )
     buffers.online_of[:] = NO_ONLINE
     arena.seal()
     return arena, buffers
+
+
+def _online(take: Callable[..., NDArray[Any]], sizes: EngineSizes) -> OnlineBuffers:
+    """Take what online readouts live in."""
+    shape = (sizes.online_states, sizes.online_words)
+    words = take("online_words", shape, np.int64, holds="pending labels")
+    shape = (sizes.online_states, sizes.online_values)
+    values = take("online_values", shape, np.float32, holds="what was learned online")
+    return OnlineBuffers(words, values)
 
 
 def cursor(source: int, which: int) -> int:

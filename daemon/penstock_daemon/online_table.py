@@ -66,6 +66,12 @@ class OnlineTable:
         return self._engine.sizes.online_states > 0
 
     @property
+    def _buffers(self) -> memory.OnlineBuffers:
+        buffers = self._engine.buffers.online
+        assert buffers is not None, "an online readout where the daemon has none"
+        return buffers
+
+    @property
     def free(self) -> int:
         """How many nobody has."""
         return len(self._free)
@@ -73,7 +79,8 @@ class OnlineTable:
     def reserve(self, count: int) -> list[int]:
         """Take *count* of them from the pool, which has as many; nothing of whose they were is left in them."""
         taken = [self._free.pop() for _ in range(count)]
-        self._engine.buffers.online_words[taken] = 0
+        if taken:
+            self._buffers.words[taken] = 0
         return taken
 
     def release(self, readouts: Iterable[int]) -> None:
@@ -115,7 +122,7 @@ class OnlineTable:
         settings = replace(sizes.online, units=min(sizes.online.units, model.model.units))
         learned = False
         for state, readout, one in zip(states, readouts, kept, strict=True):
-            words, values = buffers.online_words[readout], buffers.online_values[readout]
+            words, values = self._buffers.words[readout], self._buffers.values[readout]
             layout.lay_out(model.model, settings, words, values)
             if one.data is not None:
                 assert self._folder is not None, "a snapshot was read from a folder"
@@ -130,15 +137,15 @@ class OnlineTable:
 
     def learned(self, readouts: Sequence[int]) -> bool:
         """Return whether any of them has learned something."""
-        return bool((self._engine.buffers.online_words[list(readouts), layout.LEARNED] > 0).any())
+        return bool(readouts) and bool((self._buffers.words[list(readouts), layout.LEARNED] > 0).any())
 
     def copies(self, session: Session) -> list[tuple[Owner, bytes]]:
         """Return the snapshots of a session that the engine does not touch now; those that learned nothing are left out."""
-        if self._folder is None or not session.client_name:
+        if self._folder is None or not session.client_name or not session.online:
             return []
-        buffers, found = self._engine.buffers, []
+        held, found = self._buffers, []
         for instrument, readout in zip(session.instruments, session.online, strict=True):
-            words, values = buffers.online_words[readout], buffers.online_values[readout]
+            words, values = held.words[readout], held.values[readout]
             if words[layout.LEARNED] > 0:
                 owner = _owner(session.client_name, instrument, session.model)
                 found.append((owner, snapshot_bytes(owner, words, values)))
