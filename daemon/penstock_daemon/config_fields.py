@@ -15,14 +15,18 @@ from penstock_daemon.addresses import default_server_address
 from penstock_daemon.config_limits import (
     Between,
     Cpus,
+    DeviceName,
     Limit,
     LoopbackOrOff,
+    OffOrBetween,
     PathText,
     PowerOfTwo,
     ServerAddress,
 )
 
-Device = Literal["auto", "cpu"]
+DeviceMode = Literal["graph", "resident"]
+DeviceTransfer = Literal["staged", "in_place", "copied"]
+DeviceWeights = Literal["float32", "float16"]
 Idle = Literal["block", "spin_then_sleep", "spin"]
 MemoryLock = Literal["auto", "on", "off"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -62,7 +66,43 @@ class EngineConfig:
     pin: Annotated[
         bool, "Whether threads are pinned to their CPUs. Turn it off where another process uses the same CPUs."
     ] = True
-    device: Annotated[Device, "Where predictions are computed. auto takes the best that works and says why."] = "auto"
+    device: Annotated[
+        str,
+        DeviceName(),
+        "Where predictions are computed. auto takes a GPU that works, else the CPU, and the log says which and why. cuda, "
+        "or cuda:1 for the second GPU, refuses to start without; where it fails later, the CPU goes on.",
+    ] = "auto"
+    device_mode: Annotated[
+        DeviceMode,
+        "How a GPU is given work. graph launches one captured graph per micro-batch. resident keeps a kernel running that "
+        "polls host memory: one model, and a GPU of its own.",
+    ] = "graph"
+    device_transfer: Annotated[
+        DeviceTransfer,
+        "How ticks reach a GPU. staged writes them beside the work, in memory that the GPU reads; in_place lets it read "
+        "the rings themselves; copied has the graph copy both ways.",
+    ] = "staged"
+    device_weights: Annotated[
+        DeviceWeights,
+        "How models' reservoir weights are kept, on GPU and CPU alike. float16 halves what a GPU must read; a model that "
+        "predicts something else for it is refused.",
+    ] = "float32"
+    device_batch_max: Annotated[
+        int,
+        PowerOfTwo(1, 4096),
+        "Most ticks of one micro-batch on a GPU, over all sessions. A graph is captured for each power of two up to it.",
+    ] = 1024
+    device_timeout_ms: Annotated[
+        int,
+        Between(1, 10_000),
+        "How long the engine waits for a GPU's micro-batch before it takes the GPU for lost and goes on with the CPU.",
+    ] = 20
+    device_watch_s: Annotated[
+        float,
+        OffOrBetween(1, 3600),
+        "How often a GPU is asked for its temperature, clocks, power and energy, by a thread of its own. Asking often "
+        "costs latency on some drivers; 0 never asks.",
+    ] = 10.0
     idle: Annotated[
         Idle,
         "What the engine does without ticks. block sleeps until woken: right wherever CPUs are shared. spin burns a "

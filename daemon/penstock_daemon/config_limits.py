@@ -7,6 +7,7 @@ with "must"; ``words`` says the limit to people, in the docs and in ``--print-co
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Final, Protocol
 from penstock_daemon.addresses import TcpAddress, UnixAddress, parse_address
 
 CPUS_MAX: Final = 8192  # More than Linux can be built for.
+_CUDA_INDEX: Final = re.compile(r"cuda:(0|[1-9][0-9]?)", re.ASCII)
 _ONLINE_REGRESSORS: Final = 20  # Of an online readout beside online.units: a test compares it with the kernels, and
 _ONLINE_LABELS_EACH: Final = 8  # this: labels that its memory must hold for each. Theirs would import Numba.
 
@@ -45,6 +47,24 @@ class Between:
         del cpus
         assert isinstance(value, int | float), "Between limits numbers"
         return None if self.low <= value <= self.high else f"must be {self.words()}"
+
+
+@dataclass(frozen=True, slots=True)
+class OffOrBetween:
+    """A number within bounds, both included, or 0 for off."""
+
+    low: float
+    high: float
+
+    def words(self) -> str:
+        """Return the bounds."""
+        return f"{number_text(self.low)} to {number_text(self.high)}; 0 is off"
+
+    def fault(self, value: object, cpus: Collection[int]) -> str | None:
+        """Refuse what is neither, and NaN."""
+        del cpus
+        assert isinstance(value, int | float), "OffOrBetween limits numbers"
+        return None if value == 0 or self.low <= value <= self.high else f"must be {self.words()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +101,22 @@ class Cpus:
         if offline:
             return f"must be online (this host has {cpu_ranges(cpus)})"
         return "must name each CPU once" if len(set(value)) != len(value) else None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceName:
+    """Where predictions may be computed: the CPU, a GPU by its index, or what works."""
+
+    def words(self) -> str:
+        """Return the choices."""
+        return '"auto" | "cpu" | "cuda" | "cuda:N", the GPU of index N'
+
+    def fault(self, value: object, cpus: Collection[int]) -> str | None:
+        """Refuse what is none of them; whether there is such a GPU is found out at the start."""
+        del cpus
+        assert isinstance(value, str), "DeviceName limits strings"
+        fits = value in ("auto", "cpu", "cuda") or _CUDA_INDEX.fullmatch(value)
+        return None if fits else 'must be "auto", "cpu", "cuda", or "cuda:N" for the GPU of index N'
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,6 +235,12 @@ def _joint_faults(values: Mapping[str, Any]) -> Iterable[str]:
     dense, units = values["models.dense_units_max"], values["models.units_max"]
     if dense > units:
         yield f"models.dense_units_max: must be at most models.units_max ({units}), was {dense}"
+    mode, transfer = values["engine.device_mode"], values["engine.device_transfer"]
+    if mode == "resident" and transfer == "copied":
+        yield (
+            'engine.device_transfer: must be "staged" or "in_place" where engine.device_mode is "resident" (no graph runs '
+            'that could copy), was "copied"'
+        )
     engine_cores, server_cores = set(values["engine.cores"]), set(values["server.cores"])
     if values["engine.idle"] == "spin" and len(engine_cores) == 1 and engine_cores == server_cores:
         yield (

@@ -75,6 +75,10 @@ def sound_values(key: Key) -> st.SearchStrategy[object]:
         return st.sampled_from(["", "127.0.0.1:0", "[::1]:9464"])
     if key.path == "sessions.in_flight_max":
         return st.integers(6, 20).map(lambda power: 2**power)
+    if key.path == "engine.device":
+        return st.sampled_from(["auto", "cpu", "cuda", "cuda:0", "cuda:15"])
+    if key.path == "engine.device_batch_max":
+        return st.integers(0, 12).map(lambda power: 2**power)
     if key.kind is bool:
         return st.booleans()
     if key.kind is int:
@@ -93,6 +97,8 @@ def test_rendered_configuration_reads_back_as_the_same(values):
     sets.append("online.forgetting=0.999999")  # Enough for any number of units.
     units_max = values.get("models.units_max", 16)
     sets.append(f"models.dense_units_max={min(values.get('models.dense_units_max', 0), units_max)}")
+    if values.get("engine.device_mode") == "resident" and values.get("engine.device_transfer") == "copied":
+        sets.append("engine.device_transfer=staged")
     if values.get("online.enabled"):
         sets.append(f"online.states={max(1, values.get('online.states', 1))}")
     config = load_config(None, {}, sets, cpus=CPUS)

@@ -133,6 +133,10 @@ def test_error_of_several_faults_counts_them_and_lists_one_per_line():
         ("[server]\naddress = 'example.com:443'", "server.address: must be on loopback"),
         ("[server]\naddress = 'nonsense'", "server.address: must be unix:PATH or HOST:PORT"),
         ("[budget]\nstale_us = 10", "budget.stale_us: must be at least budget.total_us (5000), was 10"),
+        ("[engine]\ndevice = 'gpu'", 'engine.device: must be "auto", "cpu", "cuda", or "cuda:N" for the GPU'),
+        ("[engine]\ndevice = 'cuda:01'", 'engine.device: must be "auto", "cpu", "cuda", or "cuda:N" for the GPU'),
+        ("[engine]\ndevice_watch_s = 0.1", "engine.device_watch_s: must be 1 to 3600; 0 is off, was 0.1"),
+        ("[engine]\ndevice_batch_max = 48", "engine.device_batch_max: must be a power of two, 1 to 4096, was 48"),
         (
             "[engine]\nbatch_max = 0x" + "f" * 5000,
             "engine.batch_max: must be 1 to 4096, was a whole number of 20000 bits",
@@ -272,3 +276,16 @@ def test_dense_reservoirs_are_no_larger_than_any():
     (fault,) = faults("models.units_max=64", "models.dense_units_max=65")
     assert fault == "models.dense_units_max: must be at most models.units_max (64), was 65"
     assert load("models.units_max=64", "models.dense_units_max=64").models.dense_units_max == 64
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:11"])
+def test_device_is_any_of_its_names(device):
+    assert load(f"engine.device={device}").engine.device == device
+
+
+def test_resident_kernel_has_no_graph_that_copies():
+    (fault,) = faults("engine.device_mode=resident", "engine.device_transfer=copied")
+    assert fault.startswith(
+        'engine.device_transfer: must be "staged" or "in_place" where engine.device_mode is "resident"'
+    )
+    assert load("engine.device_mode=resident", "engine.device_watch_s=0").engine.device_watch_s == 0
