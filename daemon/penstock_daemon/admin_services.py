@@ -52,10 +52,9 @@ async def _answering(context: Any, work: Awaitable[_Response], count: Callable[[
 class ModelService(model_pb2_grpc.ModelServiceServicer):
     """Lists, describes, loads and activates models."""
 
-    def __init__(self, models: ModelTable, sessions: SessionTable, folder: str) -> None:
+    def __init__(self, models: ModelTable, sessions: SessionTable) -> None:
         self._models = models
         self._sessions = sessions
-        self._folder = folder
         self._changes: set[asyncio.Task[Any]] = set()
         self._changing = asyncio.Lock()  # One change at a time: a load and a switch look at the same slots.
 
@@ -78,7 +77,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
 
         async def load() -> model_pb2.LoadModelResponse:
             async with self._changing:
-                loaded = await asyncio.to_thread(ModelTable.read, self._folder, request.file)
+                loaded = await asyncio.to_thread(self._models.read, request.file)
                 try:
                     entry = self._models.place(loaded)
                 except ModelError as error:

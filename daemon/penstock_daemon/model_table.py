@@ -8,12 +8,13 @@ Loading is slow (a file is read and checked), so it happens on the event loop's 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from penstock.v1 import model_pb2, prediction_pb2
 from penstock_daemon import faults
 from penstock_daemon.engine import Engine
+from penstock_kernels.half_weights import round_to_half
 from penstock_kernels.model import HorizonKind, Model, ModelError
 from penstock_kernels.model_file import LoadedModel, default_model, load_model
 from penstock_kernels.predictor import pack
@@ -75,11 +76,18 @@ class ModelEntry:
 
 
 class ModelTable:
-    """Loads models into the engine's slots and remembers which is active."""
+    """Loads models into the engine's slots and remembers which is active.
 
-    def __init__(self, engine: Engine, folder: str) -> None:
+    Args:
+        engine: whose slots.
+        folder: where ``read`` finds files; empty for nowhere.
+        half: round reservoir weights to half precision when a model is read, for whichever device predicts.
+    """
+
+    def __init__(self, engine: Engine, folder: str, *, half: bool = False) -> None:
         self._engine = engine
         self._folder = folder
+        self._half = half
         self._by_slot: dict[int, ModelEntry] = {}
         self._by_name: dict[str, ModelEntry] = {}
         self._active: ModelEntry | None = None
@@ -113,16 +121,16 @@ class ModelTable:
                 if not path.suffix:
                     path = path.with_suffix(".safetensors")
             loaded = load_model(path)
-        self._active = self.place(loaded)
+        self._active = self.place(self._weighed(loaded))
         return self._active
 
-    @staticmethod
-    def read(folder: str, file: str) -> LoadedModel:
+    def read(self, file: str) -> LoadedModel:
         """Read a model file of the model folder; slow, so call it off the event loop.
 
         Raises:
             SessionFault: there is no such file, or it is refused.
         """
+        folder = self._folder
         if not folder:
             raise faults.not_found(
                 "NO_MODEL_FOLDER", field="models.folder", value="empty", mend="configure the folder that holds models"
@@ -141,9 +149,13 @@ class ModelTable:
                 "MODEL_FILE_MISSING", field="LoadModelRequest.file", value=file, mend=f"put the file into {folder}"
             )
         try:
-            return load_model(path)
+            return self._weighed(load_model(path))
         except ModelError as error:
             raise faults.invalid("MODEL_REFUSED", field="LoadModelRequest.file", value=file, mend=str(error)) from error
+
+    def _weighed(self, loaded: LoadedModel) -> LoadedModel:
+        """Return *loaded* with the weights that are computed with; its hash stays that of the file."""
+        return replace(loaded, model=round_to_half(loaded.model)) if self._half else loaded
 
     def place(self, loaded: LoadedModel) -> ModelEntry:
         """Put a model into a free slot under its name; one of the same name is superseded.

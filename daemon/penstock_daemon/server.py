@@ -120,7 +120,7 @@ class Daemon:
                 config.record.queue_mb * 1024 * 1024,
             )
         self.engine = Engine(self._sizes(), self._engine_settings())
-        self.models = ModelTable(self.engine, config.models.folder)
+        self.models = ModelTable(self.engine, config.models.folder, half=config.engine.device_weights == "float16")
         loop = asyncio.get_running_loop()
         self._link = LoopLink(self.engine, loop)
         folder = config.online.snapshot_folder
@@ -248,9 +248,7 @@ class Daemon:
             ),
         )
         server.add_generic_rpc_handlers((self.predictions.handler(),))
-        model_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelService(self.models, self.sessions, self.config.models.folder), server
-        )
+        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self.models, self.sessions), server)
         latency_pb2_grpc.add_LatencyServiceServicer_to_server(LatencyService(self.engine), server)
         logging.getLogger("grpc._cython.cygrpc").addFilter(_LostClients())
         await admin_services.set_health(self._health, SERVICES, serving=False)
