@@ -15,7 +15,8 @@ from numba import njit
 
 from penstock.v1.records import TICK_LENGTH_WORDS, TICK_RTYPE, Stage
 from penstock_daemon import engine_memory as memory
-from penstock_daemon.engine_loop import assist, record_duration
+from penstock_daemon.engine_loop import assist
+from penstock_daemon.engine_ticks import record_duration
 from penstock_daemon.native import clock_ns, eventfd_signal, fence, load_acquire, store_release
 
 # What publish_ticks returns instead of a count of refusals.

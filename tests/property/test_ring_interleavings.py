@@ -10,8 +10,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from penstock.v1.records import PredictionFlag
-from penstock_daemon import engine_loop, rings
 from penstock_daemon import engine_memory as memory
+from penstock_daemon import engine_ticks, engine_turns, rings
 from penstock_daemon.engine import Engine, EngineSettings
 from penstock_daemon.engine_memory import EngineSizes
 from penstock_kernels.predictor import pack
@@ -61,7 +61,7 @@ class Side:
         self.stream = 0
         self.answers: dict[int, np.void] = {}
         engine.reset_source(source)
-        engine_loop._forget(engine.buffers, source)
+        engine_turns.forget(engine.buffers, source)
         engine.buffers.seen[source] = 0
         engine.buffers.source_table[source, memory.SOURCE_OPEN] = 1
 
@@ -92,7 +92,7 @@ class Side:
         return count
 
     def drain(self) -> None:
-        assert engine_loop._drain(self.engine.buffers, self.source) == self.take_in()
+        assert engine_ticks.drain(self.engine.buffers, self.source, BATCH_MAX, 0) == self.take_in()
 
     def take(self, limit: int) -> None:
         place, count, special = self.engine.answers(self.source, limit)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from penstock.v1.records import UNDEFINED_TIME, PredictionFlag, Stage
-from penstock_daemon import engine_loop, rings
 from penstock_daemon import engine_memory as memory
+from penstock_daemon import engine_turns, rings
 from penstock_daemon.engine import Engine, EngineSettings
 from penstock_daemon.engine_memory import Command
 from penstock_kernels.predictor import pack
@@ -219,12 +219,12 @@ def test_rebuild_takes_a_bounded_part_of_a_pass() -> None:
         engine.load_model(0, pack(MODELS[0]), serial=1)
         engine.buffers.seen[3] = 10_000
         parts = 0
-        while not engine_loop._rebuild_part(engine.buffers, 3, 0):
+        while not engine_turns.rebuild_part(engine.buffers, 3, 0):
             parts += 1
-            assert engine.buffers.rebuilt[0] == parts * engine_loop._REBUILD_PART
+            assert engine.buffers.rebuilt[0] == parts * engine_turns.REBUILD_PART
             assert parts < 100
-        assert parts == MODELS[0].rebuild_ticks // engine_loop._REBUILD_PART - 1
+        assert parts == MODELS[0].rebuild_ticks // engine_turns.REBUILD_PART - 1
         assert engine.buffers.rebuilt[0] == 0, "ready for the next rebuild"
-        assert engine_loop._REBUILD_PART <= 64
+        assert engine_turns.REBUILD_PART <= 64
     finally:
         engine.close()

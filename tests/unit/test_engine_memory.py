@@ -14,8 +14,8 @@ from penstock.v1 import histogram
 from penstock.v1.records import TICK_BYTES, TICK_DTYPE
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.engine import Engine, EngineSettings
-from penstock_daemon.engine_loop import record_duration
 from penstock_daemon.engine_memory import EngineSizes
+from penstock_daemon.engine_ticks import record_duration
 from penstock_kernels.model import FAN_IN_MAX
 from penstock_kernels.predictor import pack
 from support.engines import SIZES

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numba.core.runtime import _nrt_python, rtsys
 
-from penstock_daemon import engine_loop, rings
+from penstock_daemon import engine_loop, engine_ticks, engine_turns, rings
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.engine import Engine, EngineError, EngineSettings
 from penstock_daemon.engine_memory import Command, Idle
@@ -191,7 +191,7 @@ def test_nothing_is_compiled_once_it_is_warm(engine: Engine) -> None:
     def compiled() -> dict[str, int]:
         return {
             name: len(function.signatures)
-            for module in (engine_loop, rings)
+            for module in (engine_loop, engine_ticks, engine_turns, rings)
             for name, function in vars(module).items()
             if hasattr(function, "signatures")
         }

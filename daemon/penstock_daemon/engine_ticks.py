@@ -1,0 +1,245 @@
+"""What the engine does with the ticks of one source: predict them on the CPU, and write their answers in order.
+
+    for each tick:  features -> reservoir -> readout -> answer      and the tick's slot is free before its answer is seen
+
+A tick taken from a ring gets exactly one slot of the prediction ring, in order: a prediction, a refusal or the mark of
+a rebuild tick. The parts that say how an answer is written are the same for a device's results (``device/``).
+Nothing here allocates, locks or logs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from penstock.v1 import histogram
+from penstock.v1.records import PROBABILITY_ONE, PredictionFlag, Stage
+from penstock_daemon import engine_memory as memory
+from penstock_daemon.engine_online import predict_online
+from penstock_daemon.native import clock_ns, load_acquire, store_release
+from penstock_kernels import predictor
+from penstock_kernels.compiled import inlined
+
+_compile = njit(nogil=True, cache=True, error_model="numpy")
+
+_bucket_of = _compile(histogram.bucket_of)
+
+_WARMING = int(PredictionFlag.WARMING)
+_LATE = int(PredictionFlag.LATE)
+_STALE = int(PredictionFlag.STALE)
+_RECEIVE, _RING, _FEATURES, _PREDICT = (
+    int(Stage.RECEIVE),
+    int(Stage.RING),
+    int(Stage.FEATURES),
+    int(Stage.PREDICT),
+)
+_HORIZONS = predictor.HORIZONS
+_REBUILD_TICKS = predictor.REBUILD_TICKS
+_MONOTONIC = np.int32(1)
+_DURATION_MAX = 2**32 - 1
+
+
+@_compile
+def record_duration(m: Any, path: int, bulk: int, stage: int, duration_ns: int) -> None:
+    """Count one duration. m: Buffers; each row of the table has one writer."""
+    m.histograms[path, bulk, stage, _bucket_of(duration_ns)] += 1
+    m.totals[path, bulk, stage, 0] += duration_ns
+    m.totals[path, bulk, stage, 1] = max(m.totals[path, bulk, stage, 1], duration_ns)
+    if duration_ns < 0:
+        m.totals[path, bulk, stage, 2] += 1
+
+
+@inlined
+def saturated(duration_ns: int) -> int:
+    """Return a duration as a record holds it."""
+    return min(max(duration_ns, 0), _DURATION_MAX)
+
+
+@_compile
+def take_features(header: Any, constants: Any, running: Any, tick: Any, inputs: Any) -> int:
+    """Feed one tick record to the features; returns their flags. running, inputs: overwritten."""
+    return predictor.features_step(
+        header,
+        constants,
+        running,
+        np.int64(tick.ts_recv),
+        np.int64(tick.ts_event),
+        tick.price,
+        np.int64(tick.size),
+        np.int64(tick.action),
+        np.int64(tick.side),
+        tick.bid_px,
+        tick.ask_px,
+        np.int64(tick.bid_sz),
+        np.int64(tick.ask_sz),
+        inputs,
+    )
+
+
+# --- How an answer is written, whoever made it ------------------------------------------------------------------------
+
+
+@inlined
+def describe(answer: Any, tick: Any, serial: Any, batch: int, unix_offset_ns: int) -> None:
+    """Write what an answer says of its tick, which is known before it is predicted. answer: overwritten."""
+    answer.sequence = tick.session_sequence
+    answer.ts_event = tick.ts_event
+    answer.ts_recv = tick.ts_recv
+    answer.instrument_id = tick.instrument_id
+    answer.model_serial = serial
+    answer.clock = tick.clock
+    answer.batch = min(batch, 65535)
+    answer.received_ns = tick.received_ns + unix_offset_ns
+    answer.wire_ns = tick.wire_ns
+
+
+@inlined
+def write_forecasts(answer: Any, forecasts: Any) -> None:
+    """Write forecasts into an answer. forecasts: (HORIZONS_MAX, 4), of predict_step."""
+    for horizon in range(forecasts.shape[0]):
+        forecast = answer.forecasts[horizon]
+        forecast.expected_return = forecasts[horizon, 0]
+        forecast.deviation = forecasts[horizon, 1]
+        up = np.int64(forecasts[horizon, 2] * PROBABILITY_ONE + 0.5)
+        down = np.int64(forecasts[horizon, 3] * PROBABILITY_ONE + 0.5)
+        forecast.probability_up = up
+        forecast.probability_down = min(down, PROBABILITY_ONE - up)  # Rounded up both, they could exceed 1.
+
+
+@inlined
+def take_in(m: Any, header: Any, source: int, slot: int, state: int) -> int:
+    """Put a tick that a state has taken in into its journal, and count it. Returns WARMING or 0."""
+    seen = m.seen[state]
+    kept = seen % m.journal_words.shape[1]
+    for word in range(memory.TICK_WORDS):
+        m.journal_words[state, kept, word] = m.tick_words[source, slot, word]
+    m.seen[state] = seen + 1
+    return _WARMING if seen < header[_REBUILD_TICKS] else 0
+
+
+@inlined
+def age_flags(m: Any, bulk: int, age_ns: int) -> int:
+    """Return LATE and STALE as an age makes them, and count them."""
+    flags = 0
+    if bulk == 0:
+        if age_ns > m.settings[memory.BUDGET_NS]:
+            flags |= _LATE
+            store_release(m.words, memory.LATE, m.words[memory.LATE] + 1)
+        if age_ns > m.settings[memory.STALE_NS]:
+            flags |= _STALE
+            store_release(m.words, memory.STALE, m.words[memory.STALE] + 1)
+    return flags
+
+
+@inlined
+def refuse(answer: Any, tick: Any) -> None:
+    """Write the answer to a tick that was marked as refused. answer: overwritten."""
+    answer.flags = memory.ANSWER_REFUSED
+    answer.horizons = tick.refusal
+
+
+@inlined
+def hand_over(m: Any, base: int, consumed: int, published: int) -> None:
+    """Move a source's cursors; a tick's slot is free before its answer is seen: who has an answer may send the next."""
+    store_release(m.cursors, base + memory.TICK_CONSUMED, consumed)
+    store_release(m.cursors, base + memory.PREDICTION_PUBLISHED, published)
+
+
+@inlined
+def takeable(m: Any, source: int, limit: int) -> int:
+    """Return how many ticks of a source can be taken now: they wait, and their answers find room."""
+    base = source * memory.CURSOR_WORDS
+    waiting = load_acquire(m.cursors, base + memory.TICK_PUBLISHED) - m.cursors[base + memory.TICK_CONSUMED]
+    if waiting <= 0:
+        return 0
+    published = m.cursors[base + memory.PREDICTION_PUBLISHED]
+    room = m.tick_slots.shape[1] - (published - load_acquire(m.cursors, base + memory.PREDICTION_CONSUMED))
+    return min(waiting, room, limit)
+
+
+# --- The CPU's ticks --------------------------------------------------------------------------------------------------
+
+
+@_compile
+def drain(m: Any, source: int, limit: int, marks: int) -> int:
+    """Predict what waits in a source's ring, at most *limit* ticks. Returns how many.
+
+    Args:
+        m: Buffers.
+        source: whose ring.
+        limit: of this pass.
+        marks: flags that every prediction gets beside its own.
+    """
+    count = takeable(m, source, limit)
+    if count <= 0:
+        return 0
+    base = source * memory.CURSOR_WORDS
+    consumed = m.cursors[base + memory.TICK_CONSUMED]
+    published = m.cursors[base + memory.PREDICTION_PUBLISHED]
+    slots = m.tick_slots.shape[1]
+    model = m.source_table[source, memory.SOURCE_MODEL]
+    path = m.source_table[source, memory.SOURCE_PATH]
+    bulk = m.source_table[source, memory.SOURCE_BULK]
+    serial = np.uint32(m.serials[model])
+    header = m.headers[model]
+    model_weights = m.weights[model]
+    model_constants = m.constants[model]
+    model_inputs = m.inputs
+    unix_offset_ns = load_acquire(m.words, memory.UNIX_OFFSET_NS)
+    predicted = 0
+    taken_ns = clock_ns(_MONOTONIC)
+    for offset in range(count):
+        slot = (consumed + offset) & (slots - 1)
+        tick = m.tick_slots[source, slot]
+        answer = m.prediction_slots[source, (published + offset) & (slots - 1)]
+        describe(answer, tick, serial, count, unix_offset_ns)
+        if tick.refusal != 0:
+            refuse(answer, tick)
+            hand_over(m, base, consumed + offset + 1, published + offset + 1)
+            continue
+        receive_ns = tick.ringed_ns - tick.received_ns
+        ring_ns = taken_ns - tick.ringed_ns
+        state = tick.state
+        flags = marks | take_features(header, model_constants, m.running[state], tick, model_inputs)
+        features_done_ns = clock_ns(_MONOTONIC)
+        online = m.online_of[state]
+        if online != memory.NO_ONLINE:
+            predict_online(m, header, model_weights, state, online, tick)
+        elif tick.rebuild == 0:
+            predictor.predict_step(header, model_weights, m.states[state], model_inputs, m.scratch, m.forecasts)
+        else:
+            predictor.advance_step(header, model_weights, m.states[state], model_inputs, m.scratch)
+        flags |= take_in(m, header, source, slot, state)
+        answer.horizons = header[_HORIZONS]
+        write_forecasts(answer, m.forecasts)
+        done_ns = clock_ns(_MONOTONIC)
+        flags |= age_flags(m, bulk, done_ns - tick.received_ns)
+        if tick.rebuild != 0:
+            flags |= memory.ANSWER_REBUILT
+        else:
+            predicted += 1
+            record_duration(m, path, bulk, _RECEIVE, receive_ns)
+            record_duration(m, path, bulk, _RING, ring_ns)
+            record_duration(m, path, bulk, _FEATURES, features_done_ns - taken_ns)
+            record_duration(m, path, bulk, _PREDICT, done_ns - features_done_ns)
+        answer.flags = flags
+        stages = answer.stage_ns
+        stages[0] = saturated(receive_ns)
+        stages[1] = saturated(ring_ns)
+        stages[2] = saturated(features_done_ns - taken_ns)
+        stages[3] = 0
+        stages[4] = saturated(done_ns - features_done_ns)
+        stages[5] = 0
+        taken_ns = done_ns
+        hand_over(m, base, consumed + offset + 1, published + offset + 1)
+    count_ticks(m, count, predicted)
+    return count
+
+
+@inlined
+def count_ticks(m: Any, ticks: int, predicted: int) -> None:
+    """Count ticks taken from rings, and how many of them were predicted."""
+    store_release(m.words, memory.TICKS, m.words[memory.TICKS] + ticks)
+    store_release(m.words, memory.PREDICTIONS, m.words[memory.PREDICTIONS] + predicted)
