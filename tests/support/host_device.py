@@ -38,6 +38,7 @@ SHARED_BYTES_MAX: Final = 227 * 1024  # Of a Hopper card.
 RESIDENT: Final = "penstock_resident"  # Its blocks run together, one OS thread each.
 LOST: Final = 700  # CUDA_ERROR_ILLEGAL_ADDRESS.
 SYNCHRONIZE_S: Final = 10.0
+CLOSE_S: Final = 5.0
 FIRST_TO_LAST, LAST_TO_FIRST, SHUFFLED = 0, 1, 977  # The order of a block's threads; another number shuffles otherwise.
 
 _GUARD_BYTES: Final = 256
@@ -52,7 +53,7 @@ def _runtime() -> Any:
     for name, result, arguments in (
         ("shim_enter_thread", None, ()),
         ("shim_open", c_void_p, (c_int32,)),
-        ("shim_close", None, (c_void_p,)),
+        ("shim_close", c_int, (c_void_p, c_int64)),
         (
             "shim_exec_new",
             c_void_p,
@@ -229,7 +230,8 @@ class HostDevice:
         if self._closed:
             return
         self._closed = True
-        self._library.shim_close(self._stream)
+        left = self._library.shim_close(self._stream, int(CLOSE_S * 1e9))
+        assert not left, "a kernel comes to no barrier and no pause, and can't be ended: does it spin without pause_ns?"
         for exec_address in self._execs:
             self._library.shim_exec_free(exec_address)
 

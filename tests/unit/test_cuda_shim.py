@@ -50,6 +50,12 @@ extern "C" __global__ void adds(float* values, const float* host, int* count) {
     values[threadIdx.x] += host[threadIdx.x];
     atomicAdd(count, 1);
 }
+extern "C" __global__ void waits_for_ever(long long* begun) {
+    for (;;) {
+        if (threadIdx.x == 0) store_system(begun, 1);
+        __syncthreads();
+    }
+}
 extern "C" __global__ void reads_clock(long long* out) {
     if (threadIdx.x == 0) store_system(out, device_clock_ns());
 }
@@ -152,6 +158,7 @@ def test_a_graph_copies_in_runs_and_copies_out(device: HostDevice) -> None:
     count = device.take(4)
     pinned, shown = device.take_pinned(128), device.take_pinned(4)
     pinned.bytes.view(np.float32)[:] = np.arange(32)
+    shown.bytes.view(np.int32)[0] = 5
     assert pinned.device_address != pinned.bytes.ctypes.data
     graph = device.capture(
         _kernel(device, "adds"),
@@ -165,7 +172,7 @@ def test_a_graph_copies_in_runs_and_copies_out(device: HostDevice) -> None:
         assert _launch(device, graph) == 0
     device.download(address, zeros)
     assert zeros.tolist() == [3 * i for i in range(32)]
-    assert shown.bytes.view(np.int32)[0] == 96
+    assert shown.bytes.view(np.int32)[0] == 101
     assert (_query(device), device.launches()) == (0, 3)
 
 
@@ -260,6 +267,16 @@ def test_a_resident_kernel_ends_with_a_lost_device(device: HostDevice) -> None:
     _ring(bells, answers, 1)
     device.lose()
     assert _query(device) == LOST
+
+
+def test_a_kernel_without_end_ends_with_a_closed_device(device: HostDevice) -> None:
+    pinned = device.take_pinned(8)
+    device.launch(_kernel(device, "waits_for_ever"), LaunchShape(1, 4, 0), (pinned.device_address,))
+    give_up = time.monotonic() + 10
+    while not pinned.bytes[0]:
+        assert time.monotonic() < give_up, "not begun"
+    device.close()
+    assert "closed" in device.message()
 
 
 def test_wrong_use_is_refused_with_a_sentence(device: HostDevice) -> None:

@@ -234,14 +234,18 @@ SHIM_EXPORT void* shim_open(int32_t order) {
     return stream;
 }
 
-// Ends what runs at its next barrier or pause. The stream answers queries with its error afterwards, for ever.
-SHIM_EXPORT void shim_close(void* opaque) {
+// Ends what runs at its next barrier or pause; SHIM_NOT_READY if it comes to none within *timeout_ns*, and runs on. The
+// stream answers queries with its error afterwards, for ever.
+SHIM_EXPORT int shim_close(void* opaque, int64_t timeout_ns) {
     Stream* stream = (Stream*)opaque;
     fail(stream, SHIM_INVALID_CONTEXT, "the device is closed");
     pthread_mutex_lock(&stream->lock);
     pthread_cond_broadcast(&stream->wake);
     pthread_mutex_unlock(&stream->lock);
-    pthread_join(stream->thread, 0);
+    struct timespec give_up;
+    clock_gettime(CLOCK_REALTIME, &give_up);
+    give_up.tv_sec += (time_t)(timeout_ns / 1000000000);
+    return pthread_timedjoin_np(stream->thread, 0, &give_up) == 0 ? SHIM_SUCCESS : SHIM_NOT_READY;
 }
 
 SHIM_EXPORT void* shim_exec_new(void* run_block, void* kernel, int32_t blocks, int32_t threads, int64_t shared_bytes,
