@@ -1,0 +1,86 @@
+// The readout's row and sums, as predictor.py, linear_memory.py and readout.py make them.
+//
+// Of an output, lane l adds the products of columns l, l + 16, l + 32 ... in order: one thread is one lane of one output.
+// The sixteen lanes are then added by halves, and one thread calibrates a horizon in float64.
+
+#define READOUT_CHAINS (LANES_LANES * MODEL_OUTPUTS_PER_HORIZON)  // Lanes of all outputs of a horizon.
+
+// What follows x in the row: products of units, linear memory (which advances), inputs, 1, zeros.
+__device__ __forceinline__ void row_step(const Shape &shape, const float *gains, const float *inputs, const float *x,
+                                         float *memory, float *rest, int thread, int threads) {
+    for (int unit = thread; unit < shape.products; unit += threads) rest[unit] = x[unit] * x[unit + shape.products];
+    float *seen = rest + shape.products;
+    const int averages = shape.gains * shape.inputs;
+    for (int word = thread; word < averages; word += threads) {
+        float average = memory[word];
+        average = average + gains[word / shape.inputs] * (inputs[word % shape.inputs] - average);
+        if (fabsf(average) < LINEAR_MEMORY_NOTHING) average = 0.0f;
+        memory[word] = average;
+        seen[word] = average;
+    }
+    for (int input = thread; input < shape.inputs; input += threads) {  // One thread moves all lags of an input.
+        float newest = inputs[input];
+        for (int lag = 0; lag < shape.lags; ++lag) {
+            const int word = averages + lag * shape.inputs + input;
+            const float older = memory[word];
+            seen[word] = older;
+            memory[word] = newest;
+            newest = older;
+        }
+        seen[shape.memory_columns + input] = inputs[input];
+    }
+    float *one = seen + shape.memory_columns + shape.inputs;
+    const int left = shape.columns - shape.units_padded - shape.products - shape.memory_columns - shape.inputs;
+    for (int word = thread; word < left; word += threads) one[word] = word == 0 ? 1.0f : 0.0f;
+}
+
+// One lane's sum of one output: chain = (horizon * 3 + output) * 16 + lane, and words of a horizon lie as read.
+__device__ __forceinline__ float chain_sum(const Shape &shape, const float *readout, const float *x, const float *rest,
+                                           int chain) {
+    const int horizon = chain / READOUT_CHAINS, place = chain % READOUT_CHAINS, lane = chain % LANES_LANES;
+    const float *word = readout + (long long)horizon * MODEL_OUTPUTS_PER_HORIZON * shape.columns + place;
+    float sum = 0.0f;
+#pragma unroll 8
+    for (int column = lane; column < shape.units_padded; column += LANES_LANES) {
+        sum = sum + *word * x[column];
+        word += READOUT_CHAINS;
+    }
+#pragma unroll 8
+    for (int column = lane; column < shape.columns - shape.units_padded; column += LANES_LANES) {
+        sum = sum + *word * rest[column];
+        word += READOUT_CHAINS;
+    }
+    return sum;
+}
+
+// The sum of sixteen lanes by halves, as lanes.total adds them.
+__device__ __forceinline__ float lanes_total(const float *lanes) {
+    float sums[LANES_LANES];
+#pragma unroll
+    for (int lane = 0; lane < LANES_LANES; ++lane) sums[lane] = lanes[lane];
+#pragma unroll
+    for (int width = LANES_LANES / 2; width > 0; width /= 2) {
+#pragma unroll
+        for (int lane = 0; lane < width; ++lane) sums[lane] = sums[lane] + sums[lane + width];
+    }
+    return sums[0];
+}
+
+// The forecast of one horizon, from the lanes of its three outputs: float32 up to the logistic, which is float64.
+__device__ __forceinline__ float4 forecast_of(const Shape &shape, const float *weights, const float *lanes, int horizon) {
+    const float *own = lanes + horizon * READOUT_CHAINS;
+    const float returns = lanes_total(own);
+    const float direction = lanes_total(own + LANES_LANES);
+    const float moved = lanes_total(own + 2 * LANES_LANES);
+    const float *calibration = weights + shape.header[PACKED_CALIBRATION_OFFSET] + horizon * PACKED_CALIBRATION_WORDS;
+    const double up_share = logistic_step(calibration[2] * direction + calibration[3]);
+    double moved_share = 1.0;
+    if (shape.header[PACKED_ALWAYS_MOVES + horizon] == 0)
+        moved_share = logistic_step(calibration[4] * moved + calibration[5]);
+    float4 forecast;
+    forecast.x = calibration[0] * returns;
+    forecast.y = calibration[1];
+    forecast.z = (float)(moved_share * up_share);
+    forecast.w = (float)(moved_share - moved_share * up_share);
+    return forecast;
+}
