@@ -20,6 +20,7 @@ from typing import Final
 
 SHIM_FOLDER: Final = Path(__file__).parent / "cuda_shim"
 CACHE_FOLDER: Final = Path(__file__).parents[2] / "build" / "cuda_shim"
+MISALIGNED_IS_A_TRAP: Final = ("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")  # A GPU faults there too.
 FLAGS: Final = (
     "-std=c++17",
     "-O2",
@@ -97,4 +98,4 @@ def compile_runtime() -> Path:
 def compile_kernels(source: str, options: Sequence[str]) -> Path:
     """Return the shared library of a kernel text; of the options, those of the preprocessor count."""
     definitions = [option for option in options if option.startswith(("-D", "-U"))]
-    return _compile(source, (*definitions, "-include", "device.h"), "kernels")
+    return _compile(source, (*MISALIGNED_IS_A_TRAP, *definitions, "-include", "device.h"), "kernels")

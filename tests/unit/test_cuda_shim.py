@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,6 +154,18 @@ def test_a_write_outside_device_memory_fails_the_test_that_made_it() -> None:
     device.synchronize()
     with pytest.raises(AssertionError, match="64 bytes was written outside"):
         opened.close()
+
+
+def test_a_read_that_is_not_aligned_stops_the_process_as_it_would_a_gpu(repository_root: Path) -> None:
+    script = """
+from support.host_device import LaunchShape, host_device
+SOURCE = 'extern "C" __global__ void halves(double* values) { values[0] /= 2.0; }'
+with host_device() as device:
+    device.launch(device.build(SOURCE, (), "halves", 0), LaunchShape(1, 1, 0), (device.take(16) + 4,))
+    device.synchronize()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=repository_root / "tests", check=False, timeout=60)
+    assert -ended.returncode in {signal.SIGILL, signal.SIGTRAP}
 
 
 def test_a_graph_copies_in_runs_and_copies_out(device: HostDevice) -> None:
