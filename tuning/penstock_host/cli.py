@@ -1,0 +1,125 @@
+"""penstock-tune: the verbs and their flags.
+
+exit status 0   all is as wanted (or was done)
+1   something is not
+2   an error: the flags, the profile, a file, a program
+3   refused as unsafe: nothing was done
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from penstock_host import verbs
+from penstock_host.checklist import ITEM_IDS
+from penstock_host.faults import HostError, UnsafeError
+from penstock_host.host import Host
+from penstock_host.output import complain
+from penstock_host.profile import SEVERITIES, load_profile
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 (argparse has no public name)
+    Register = Callable[[Subparsers], None]
+
+OK: Final = 0
+DRIFT: Final = 1
+ERROR: Final = 2
+UNSAFE: Final = 3
+
+EXAMPLES: Final = """\
+examples:
+  penstock-tune check                          how this host stands, read alone
+  penstock-tune check --only C5,I --json       one item and one group, for programs
+  penstock-tune plan --hot-cores 2-5           the shell that apply would be, to paste
+  sudo penstock-tune apply --severity must     set what matters most, and remember what was
+  sudo penstock-tune revert                    put everything back
+  penstock-tune explain C7                     what an item is, and what it can break
+
+exit status: 0 all as wanted, 1 not, 2 an error, 3 refused as unsafe
+"""
+
+
+def common_options() -> argparse.ArgumentParser:
+    """Return the flags that every verb has, as a parent for a verb's parser."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--profile", type=Path, metavar="FILE", help="TOML with the choices below, and thresholds")
+    common.add_argument(
+        "--root", type=Path, default=Path("/"), metavar="DIR", help="a tree of files instead of this host"
+    )
+    common.add_argument("--hot-cores", metavar="CPUS", help="cores of the pinned threads, such as 2-5")
+    common.add_argument("--nic", metavar="NAME", help="the port that carries ticks")
+    common.add_argument("--gpu", metavar="GPU", help="a number, or an address such as 0000:3b:00.0")
+    common.add_argument("--only", metavar="IDS", help="these items alone, such as C5,I2; a letter is a group")
+    common.add_argument("--skip", metavar="IDS", help="not these items")
+    common.add_argument("--severity", choices=SEVERITIES, help="items that matter at least so much")
+    common.add_argument("--json", action="store_true", help="for programs")
+    common.add_argument("--explain", metavar="ID", help="explain an item instead")
+    return common
+
+
+def host_of(options: argparse.Namespace) -> Host:
+    """Return the host that the common flags describe.
+
+    Raises:
+        HostError: a flag or the profile is wrong.
+    """
+    flags = {name: getattr(options, name) for name in ("hot_cores", "nic", "gpu", "only", "skip", "severity")}
+    profile = load_profile(options.profile, flags, ITEM_IDS)
+    if not options.root.is_dir():
+        raise HostError(f"--root: must be a folder, was {options.root}")
+    return Host(options.root, profile=profile)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="penstock-tune",
+        description="Tune a colocated host for penstockd: look, plan, apply, take back, measure.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--explain", dest="explain_alone", metavar="ID", help="explain an item; as the verb explain")
+    subparsers = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB")
+    for register in REGISTERS:
+        register(subparsers)
+    return parser
+
+
+def _register(subparsers: Subparsers) -> None:
+    check = subparsers.add_parser("check", parents=[common_options()], help="say how the host stands; read alone")
+    check.set_defaults(run=lambda options: verbs.check_verb(host_of(options), as_json=options.json))
+    explain = subparsers.add_parser("explain", parents=[common_options()], help="say what an item is, and its risk")
+    explain.add_argument("item", metavar="ID")
+    explain.set_defaults(run=lambda options: verbs.explain_verb(host_of(options), options.item, as_json=options.json))
+
+
+# Each adds its verbs to the parser, with ``set_defaults(run=...)``: a function of the parsed flags to the exit status.
+REGISTERS: Final[tuple[Register, ...]] = (_register,)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run penstock-tune; return its exit status."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if options.explain_alone:
+        options = parser.parse_args(["explain", options.explain_alone])
+    if options.verb is None:
+        parser.print_help()
+        return ERROR
+    try:
+        if options.verb != "explain" and getattr(options, "explain", None):
+            return verbs.explain_verb(host_of(options), options.explain, as_json=options.json)
+        return int(options.run(options))
+    except UnsafeError as refusal:
+        complain(f"penstock-tune: refused: {refusal}")
+        return UNSAFE
+    except HostError as fault:
+        complain(f"penstock-tune: {fault}")
+        return ERROR
+    except BrokenPipeError:
+        sys.stderr.close()  # The reader of our output has gone: nobody is left to tell.
+        return ERROR

@@ -1,0 +1,39 @@
+"""explain: what an item is, why it matters here, its risk, how it is undone, and whose word it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from penstock_host.check import examine
+from penstock_host.checklist import BY_ID, ITEM_IDS
+from penstock_host.cpu_lists import format_cpus
+from penstock_host.faults import ProfileError
+from penstock_host.journal import read_journal
+
+if TYPE_CHECKING:
+    from penstock_host.host import Host
+
+
+def explain(host: Host, item_id: str) -> dict[str, str]:
+    """Return what there is to say of an item, by heading.
+
+    Raises:
+        ProfileError: there is no such item.
+    """
+    item = BY_ID.get(item_id.upper())
+    if item is None:
+        raise ProfileError(f"--explain: must be one of {', '.join(ITEM_IDS)}, was {item_id}")
+    finding = examine(host, item, read_journal(host))
+    setting = finding.telling[0]
+    hot = format_cpus(host.topology.hot) or "none"
+    return {
+        "id": item.item_id,
+        "what": f"{item.title} ({item.scope}, {item.severity.value}, set at {item.persistence.value})",
+        "wanted": item.wanted,
+        "why": item.why,
+        "why here": f"hot cores are {hot}; {finding.status.value}: {setting.target} was {setting.found}"
+        + (f"; {setting.mend}" if setting.mend else ""),
+        "risk": item.risk + (f"; refused while a daemon serves: {item.unsafe_online}" if item.unsafe_online else ""),
+        "undo": item.undo,
+        "source": item.source,
+    }
