@@ -145,18 +145,8 @@ __device__ __forceinline__ void features_kept(const double *before, const TickWo
     default: break;
     }
     const bool divides_depth = lane == 7 && moves.depth > 0.0;
-    const double quotient = divides_depth ? (moves.bid_size - moves.ask_size) / moves.depth
-                                          : 1.0 / (events > 0 ? (double)events : 1.0);
-    if (lane >= 1 && lane <= 6) {
-        double average = before[position];
-        if (events > 0) {
-            const double gain = quotient > weight ? quotient : weight;
-            average = average + gain * (value - average);
-            average = fabs(average) > FEATURES_NOTHING ? average : 0.0;
-        }
-        running[position] = average;
-    }
-    if (lane == 7) shared_moves->imbalance = divides_depth ? quotient : 0.0;
+    const double over = divides_depth ? moves.bid_size - moves.ask_size : 1.0;
+    const double under = divides_depth ? moves.depth : (events > 0 ? (double)events : 1.0);
     if (lane == 0) {
         running[FEATURES_TICKS] = __longlong_as_double(moves.ticks + 1);
         running[FEATURES_BOOKS] = __longlong_as_double(moves.books + (moves.two_sided ? 1 : 0));
@@ -173,7 +163,7 @@ __device__ __forceinline__ void features_kept(const double *before, const TickWo
         running[FEATURES_SINCE_MOVE] = moves.since_move;
         running[FEATURES_DIRECTION] = moves.direction;
         running[FEATURES_ELAPSED_NS] = moves.elapsed_ns;
-        // All but the imbalance, which is lane 7's.
+        // The moves but the imbalance, which is lane 7's.
         shared_moves->since_trade_ns = moves.since_trade_ns;
         shared_moves->bid_change = moves.bid_change;
         shared_moves->ask_change = moves.ask_change;
@@ -187,6 +177,17 @@ __device__ __forceinline__ void features_kept(const double *before, const TickWo
         shared_moves->crossed = moves.crossed;
         shared_moves->flags = moves.flags;
     }
+    const double quotient = over / under;
+    if (lane >= 1 && lane <= 6) {
+        double average = before[position];
+        if (events > 0) {
+            const double gain = quotient > weight ? quotient : weight;
+            average = average + gain * (value - average);
+            average = fabs(average) > FEATURES_NOTHING ? average : 0.0;
+        }
+        running[position] = average;
+    }
+    if (lane == 7) shared_moves->imbalance = divides_depth ? quotient : 0.0;
 }
 
 // Stage 2. Lane i makes feature i: a quotient, 1 more than it, then a logarithm or asinh of it, as its kind says.
@@ -260,17 +261,14 @@ __device__ __forceinline__ void features_raw(const double *before, double *runni
 }
 
 // Stage 3. The model's features, standardised and clipped; by seconds then the seconds since the last tick.
-__device__ __forceinline__ void features_inputs(const long long *header, const double *constants,
-                                                const double *running, float *inputs, int lane) {
-    const int count = (int)header[PACKED_INPUTS];
+__device__ __forceinline__ void features_inputs(const Shape &shape, const double *constants, const double *running,
+                                                float *inputs, int lane) {
     const double clip = constants[PACKED_CLIP];
-    const double *means = constants + header[PACKED_MEANS_OFFSET], *scales = constants + header[PACKED_SCALES_OFFSET];
-    for (int position = lane; position < count; position += FEATURE_LANES) {
-        double value = running[FEATURES_RAW + header[PACKED_CODES + position]];
-        value = (value - means[position]) * scales[position];
+    for (int position = lane; position < shape.inputs; position += FEATURE_LANES) {
+        double value = running[FEATURES_RAW + shape.codes[position]];
+        value = (value - constants[shape.means_offset + position]) * constants[shape.scales_offset + position];
         value = -clip > value ? -clip : value;
         inputs[position] = (float)(clip < value ? clip : value);
     }
-    if (lane == 0 && header[PACKED_TIME_BASE] == PACKED_SECONDS)
-        inputs[count] = (float)(running[FEATURES_ELAPSED_NS] * PREDICTOR_S_PER_NS);
+    if (lane == 0 && shape.seconds) inputs[shape.inputs] = (float)(running[FEATURES_ELAPSED_NS] * PREDICTOR_S_PER_NS);
 }

@@ -1,21 +1,21 @@
 // penstock_predict: one launch for a micro-batch, one block for each state that has ticks in it.
 //
-// A block walks its state's ticks in order. Its first warp makes features, one tick ahead of the other threads, which own
-// the units: features do not hear the reservoir, so of a burst only the first tick waits for them. Between the stages of a
-// tick lies one barrier:
+// A block walks its state's ticks in order. While there is a next tick its first warp makes that one's features, beside the
+// other threads: features do not hear the reservoir, so of a burst only the first tick waits for them. Between the stages
+// of a tick lies one barrier:
 //
 //     features of the next tick      kept             raw                   inputs
-//     units                          new x            rest of the row       sums of the outputs       forecasts
+//     this tick                      new x            rest of the row       sums of the outputs       forecasts
 //
 // x, the row and the linear memory lie in shared memory, or, compiled with PENSTOCK_SCRATCH, in global memory that is the
 // block's own. A state is read once and written once per launch; nothing is shared between blocks but the done words.
 
-#define UNIT_THREADS (PENSTOCK_THREADS - WARP_THREADS)
 #define CHUNK_ITEMS 8  // Read together; the features' lead ends with a chunk.
 
 struct BlockMemory {
     double running[2][FEATURES_RUNNING_WORDS];
     Moves moves;
+    Shape shape;  // Here and not in registers, which are what there is least of.
     long long number;  // Of the launch.
     int blocks;
     Item own;  // The slot that describes the block.
@@ -26,7 +26,7 @@ struct BlockMemory {
 
 static_assert(sizeof(BlockMemory) <= PENSTOCK_BLOCK_BYTES, "the plan must give a block's own memory room enough");
 static_assert(sizeof(BlockMemory) % 8 == 0, "what follows must be aligned");
-static_assert(UNIT_THREADS >= READOUT_CHAINS * RECORDS_HORIZONS_MAX, "each lane of each output needs a thread");
+static_assert(PENSTOCK_THREADS - WARP_THREADS >= READOUT_CHAINS * RECORDS_HORIZONS_MAX, "each lane of each output needs a thread");
 static_assert(FEATURES_FEATURES <= WARP_THREADS && FEATURE_LANES == WARP_THREADS, "one warp makes the features");
 
 // What a block was asked for, checked.
@@ -54,80 +54,76 @@ struct BlockWork {
 struct Predictor {
     const Arguments &arguments;
     BlockMemory &block;
-    Shape shape;
+    const Shape &shape;
     const float *weights;
     ReservoirWords reservoir;
-    const double *constants;
+    long long model;
     float *even_x, *odd_x, *rest, *memory;  // x after an even number of ticks, and after an odd one.
-    int unit_thread;  // Below 0: of the warp that makes features.
+    int thread, threads;  // Of those that do not make features just now.
 
-    __device__ __forceinline__ Predictor(const Arguments &all, BlockMemory &own, long long model, float *floats)
-        : arguments(all), block(own), shape((const long long *)all.headers + model * (long long)all.header_words) {
+    __device__ __forceinline__ Predictor(const Arguments &all, BlockMemory &own, long long slot, float *floats)
+        : arguments(all), block(own), shape(own.shape), model(slot) {
         weights = (const float *)all.weights + model * (long long)all.weight_words;
 #if PENSTOCK_HALF
         reservoir.words = (const unsigned short *)all.halves + model * (long long)all.half_words;
 #else
-        reservoir.words = weights + shape.header[PACKED_RESERVOIR_OFFSET];
+        reservoir.words = weights + shape.reservoir_offset;
 #endif
-        constants = (const double *)all.constants + model * (long long)all.constant_words;
         even_x = floats;
         odd_x = even_x + shape.units_padded;
         rest = odd_x + shape.units_padded;
         memory = odd_x + shape.columns;
-        unit_thread = (int)threadIdx.x - WARP_THREADS;
     }
 
     __device__ __forceinline__ float *x_after(int ticks) const { return (ticks & 1) != 0 ? odd_x : even_x; }
 
-    __device__ __forceinline__ void features(int stage, int item, int number) {
-        Item &of = block.items[item];
-        const int lane = (int)threadIdx.x;
-        const double *before = block.running[number & 1];
-        double *running = block.running[1 - (number & 1)];
-        if (!of.usable) return;
-        if (stage == 0) {
-            if (lane == 0) of.started_ns = device_clock_ns();
-            features_kept(before, of.tick(), running, &block.moves, lane);
-        } else if (stage == 1) {
-            features_raw(before, running, block.moves, lane);
-            if (lane == 0) of.flags = block.moves.flags;
-        } else {
-            features_inputs(shape.header, constants, running, block.inputs[number & 1], lane);
-        }
+    __device__ __forceinline__ double *running_after(int ticks) const { return block.running[ticks & 1]; }
+
+    __device__ __forceinline__ void features_first(Item &item, int number) {
+        if (threadIdx.x == 0) item.started_ns = device_clock_ns();
+        features_kept(running_after(number), item.tick(), running_after(number + 1), &block.moves, (int)threadIdx.x);
+    }
+
+    __device__ __forceinline__ void features_second(Item &item, int number) {
+        features_raw(running_after(number), running_after(number + 1), block.moves, (int)threadIdx.x);
+        if (threadIdx.x == 0) item.flags = block.moves.flags;
+    }
+
+    __device__ __forceinline__ void features_third(int number) {
+        const double *constants = (const double *)arguments.constants + model * (long long)arguments.constant_words;
+        features_inputs(shape, constants, running_after(number + 1), block.inputs[number & 1], (int)threadIdx.x);
     }
 
     __device__ __forceinline__ void new_x(int number) {
-        reservoir_step(shape, reservoir, weights + shape.header[PACKED_LEAK_OFFSET], block.inputs[number & 1],
-                       x_after(number), x_after(number + 1), unit_thread, UNIT_THREADS);
+        reservoir_step(shape, reservoir, weights + shape.leak_offset, block.inputs[number & 1],
+                       x_after(number), x_after(number + 1), thread, threads);
     }
 
     __device__ __forceinline__ void row(int number) {
-        row_step(shape, weights + shape.header[PACKED_GAINS_OFFSET], block.inputs[number & 1], x_after(number + 1), memory,
-                 rest, unit_thread, UNIT_THREADS);
+        row_step(shape, weights + shape.gains_offset, block.inputs[number & 1], x_after(number + 1), memory,
+                 rest, thread, threads);
     }
 
     __device__ __forceinline__ void sums(int number) {
-        if (unit_thread < shape.horizons * READOUT_CHAINS)
-            block.lanes[unit_thread] = chain_sum(shape, weights + shape.header[PACKED_READOUT_OFFSET],
-                                                 x_after(number + 1), rest, unit_thread);
+        if (thread < shape.horizons * READOUT_CHAINS)
+            block.lanes[thread] = chain_sum(shape, weights + shape.readout_offset,
+                                                 x_after(number + 1), rest, thread);
     }
 
-    __device__ __forceinline__ void answer(int item, long long slot) {
-        const Item &of = block.items[item];
+    __device__ __forceinline__ void answer(const Item &item, long long slot, bool wanted) {
         unsigned char *result = result_of(arguments, slot);
-        if (!of.usable) {
-            if (unit_thread == 0) answer_fault(arguments, slot);
+        if (!item.usable) {
+            if (thread == 0) answer_fault(arguments, slot);
             return;
         }
-        if (unit_thread >= RECORDS_HORIZONS_MAX) return;
+        if (thread >= RECORDS_HORIZONS_MAX) return;
         float4 forecast = {0.0f, 0.0f, 0.0f, 0.0f};
-        const bool wanted = !(of.word(SLOT_ITEM_FLAGS) & LAYOUT_ITEM_ADVANCE);
-        if (wanted && unit_thread < shape.horizons) forecast = forecast_of(shape, weights, block.lanes, unit_thread);
-        ((float4 *)(result + RESULT_FORECASTS))[unit_thread] = forecast;
-        if (unit_thread != 0) return;
-        *(int *)(result + RESULT_FLAGS) = of.flags;
+        if (wanted && thread < shape.horizons) forecast = forecast_of(shape, weights, block.lanes, thread);
+        ((float4 *)(result + RESULT_FORECASTS))[thread] = forecast;
+        if (thread != 0) return;
+        *(int *)(result + RESULT_FLAGS) = item.flags;
         *(int *)(result + RESULT_FAULT) = 0;
-        *(long long *)(result + RESULT_STARTED_NS) = of.started_ns;
+        *(long long *)(result + RESULT_STARTED_NS) = item.started_ns;
         *(long long *)(result + RESULT_DONE_NS) = device_clock_ns();
     }
 
@@ -152,7 +148,7 @@ struct Predictor {
         for (int word = (int)threadIdx.x; word < shape.memory_columns; word += PENSTOCK_THREADS)
             state[shape.units_padded + word] = memory[word];
         for (int word = (int)threadIdx.x; word < FEATURES_RUNNING_WORDS; word += PENSTOCK_THREADS)
-            running[word] = block.running[number & 1][word];
+            running[word] = running_after(number)[word];
     }
 
     // Reads the next items, a warp each; the one that is the block's own slot is here already.
@@ -174,27 +170,30 @@ struct Predictor {
         __syncthreads();  // Nobody reads the last chunk any more.
         fetch(first, count);
         __syncthreads();
-        const bool makes_features = unit_thread < 0;
-#pragma unroll
-        for (int stage = 0; stage < 3; ++stage) {
-            if (makes_features) features(stage, 0, number);
-            __syncthreads();
-        }
-        for (int item = 0; item < count; ++item) {
-            const bool usable = block.items[item].usable;
+        for (int item = -1; item < count; ++item) {  // At -1 the first item's features are made, and nothing else.
+            const bool usable = item >= 0 && block.items[item].usable;
             const bool wanted = usable && !(block.items[item].word(SLOT_ITEM_FLAGS) & LAYOUT_ITEM_ADVANCE);
-            const bool ahead = makes_features && item + 1 < count;
+            const bool ahead = item + 1 < count && block.items[item + 1].usable;
+            const bool makes_features = ahead && threadIdx.x < WARP_THREADS;
             const int next = number + (usable ? 1 : 0);
-            if (ahead) features(0, item + 1, next);
-            if (!makes_features && usable) new_x(number);
+            threads = ahead ? PENSTOCK_THREADS - WARP_THREADS : PENSTOCK_THREADS;
+            thread = (int)threadIdx.x - (PENSTOCK_THREADS - threads);
+            if (makes_features)
+                features_first(block.items[item + 1], next);
+            else if (usable)
+                new_x(number);
             __syncthreads();
-            if (ahead) features(1, item + 1, next);
-            if (!makes_features && usable) row(number);
+            if (makes_features)
+                features_second(block.items[item + 1], next);
+            else if (usable)
+                row(number);
             __syncthreads();
-            if (ahead) features(2, item + 1, next);
-            if (!makes_features && wanted) sums(number);
+            if (makes_features)
+                features_third(next);
+            else if (wanted)
+                sums(number);
             __syncthreads();
-            if (!makes_features) answer(item, first + item);
+            if (!makes_features && item >= 0) answer(block.items[item], first + item, wanted);
             number = next;
         }
         return number;
@@ -203,6 +202,9 @@ struct Predictor {
 
 __device__ __forceinline__ void predict_block(const Arguments &arguments, BlockMemory &block, const BlockWork &work,
                                               float *floats) {
+    const long long *header = (const long long *)arguments.headers + work.model * (long long)arguments.header_words;
+    block.shape.read(header, (int)threadIdx.x, PENSTOCK_THREADS);
+    __syncthreads();
     Predictor predictor(arguments, block, work.model, floats);
     const bool fits = predictor.shape.work_words() <= PENSTOCK_WORK_WORDS &&
                       predictor.shape.units_padded + predictor.shape.memory_columns <= (long long)arguments.state_words;
@@ -218,7 +220,7 @@ __device__ __forceinline__ void predict_block(const Arguments &arguments, BlockM
     if (number > 0 || work.cold) predictor.end(work, number);
 }
 
-extern "C" __global__ void __launch_bounds__(PENSTOCK_THREADS) penstock_predict(PENSTOCK_PARAMETERS) {
+extern "C" __global__ void __launch_bounds__(PENSTOCK_THREADS, 1) penstock_predict(PENSTOCK_PARAMETERS) {
     const Arguments arguments = PENSTOCK_GATHERED;
     BlockMemory &block = *(BlockMemory *)PENSTOCK_SHARED;
     if (threadIdx.x < WARP_THREADS && (long long)blockIdx.x < (long long)arguments.items_max)

@@ -55,15 +55,12 @@ __device__ __forceinline__ float chain_sum(const Shape &shape, const float *read
 
 // The sum of sixteen lanes by halves, as lanes.total adds them.
 __device__ __forceinline__ float lanes_total(const float *lanes) {
-    float sums[LANES_LANES];
+    float eight[LANES_LANES / 2];
 #pragma unroll
-    for (int lane = 0; lane < LANES_LANES; ++lane) sums[lane] = lanes[lane];
-#pragma unroll
-    for (int width = LANES_LANES / 2; width > 0; width /= 2) {
-#pragma unroll
-        for (int lane = 0; lane < width; ++lane) sums[lane] = sums[lane] + sums[lane + width];
-    }
-    return sums[0];
+    for (int lane = 0; lane < LANES_LANES / 2; ++lane) eight[lane] = lanes[lane] + lanes[lane + LANES_LANES / 2];
+    const float even = (eight[0] + eight[4]) + (eight[2] + eight[6]);
+    const float odd = (eight[1] + eight[5]) + (eight[3] + eight[7]);
+    return even + odd;
 }
 
 // The forecast of one horizon, from the lanes of its three outputs: float32 up to the logistic, which is float64.
@@ -72,10 +69,10 @@ __device__ __forceinline__ float4 forecast_of(const Shape &shape, const float *w
     const float returns = lanes_total(own);
     const float direction = lanes_total(own + LANES_LANES);
     const float moved = lanes_total(own + 2 * LANES_LANES);
-    const float *calibration = weights + shape.header[PACKED_CALIBRATION_OFFSET] + horizon * PACKED_CALIBRATION_WORDS;
+    const float *calibration = weights + shape.calibration_offset + horizon * PACKED_CALIBRATION_WORDS;
     const double up_share = logistic_step(calibration[2] * direction + calibration[3]);
     double moved_share = 1.0;
-    if (shape.header[PACKED_ALWAYS_MOVES + horizon] == 0)
+    if (shape.always_moves[horizon] == 0)
         moved_share = logistic_step(calibration[4] * moved + calibration[5]);
     float4 forecast;
     forecast.x = calibration[0] * returns;

@@ -57,7 +57,7 @@ __device__ __forceinline__ float heard_product(const Shape &shape, const Reservo
         const long long word = at.first + (row + 2 * which) * at.stride;
         return weights.number(word + at.stride) * x[weights.index(word)];
     }
-    int heard = unit + (int)shape.header[PACKED_SHIFTS + which];
+    int heard = unit + shape.shifts[which];
     if (heard >= shape.units) heard -= shape.units;
     return weights.number(at.first + (row + which) * at.stride) * x[heard];
 }

@@ -40,13 +40,14 @@ _RECORDS: Final = (
     ("RESULT", layout.RESULT_DTYPE),
     ("TICK", records.TICK_DTYPE),
 )
-_PARTS: Final = ("prelude.cuh", "elementary.cuh", "features.cuh", "work.cuh")
-_PREDICT_PARTS: Final = (*_PARTS, "shape.cuh", "reservoir.cuh", "readout.cuh", "predict.cu")
+_PARTS: Final = ("prelude.cuh", "elementary.cuh", "shape.cuh", "features.cuh", "work.cuh")
+_PREDICT_PARTS: Final = (*_PARTS, "reservoir.cuh", "readout.cuh", "predict.cu")
 
 _WARP_THREADS: Final = 32
 _CHAIN_THREADS: Final = lanes.LANES * model.OUTPUTS_PER_HORIZON * records.HORIZONS_MAX  # One per lane of an output.
-_UNIT_THREADS_MAX: Final = 512  # Of a state of any size: each then has at least 112 registers on every card.
-_BLOCK_BYTES: Final = 4096  # Of a block's own memory, beside the floats that grow with the model.
+_THREADS_MAX: Final = 512  # Of a block of any size: each then has 128 registers on every card, and none is spilled.
+_SCRATCH_THREADS_MAX: Final = 384  # As above: addresses of scratch take more.
+_BLOCK_BYTES: Final = 4608  # Of a block's own memory, beside the floats that grow with the model.
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,9 @@ def plan_predict(
     words = packed.padded(units_max) + columns_max + memory_words
     shared_bytes = _BLOCK_BYTES + 4 * words
     scratch = shared_bytes > shared_bytes_max
-    threads = _WARP_THREADS + min(max(_whole_warps(units_max), _CHAIN_THREADS), _UNIT_THREADS_MAX)
+    threads = min(
+        max(_whole_warps(units_max), _WARP_THREADS + _CHAIN_THREADS), _SCRATCH_THREADS_MAX if scratch else _THREADS_MAX
+    )
     settings = {
         "PENSTOCK_THREADS": threads,
         "PENSTOCK_BLOCK_BYTES": _BLOCK_BYTES,
