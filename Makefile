@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format bench protos clean FORCE
+.PHONY: help run test lint format bench gpu-check protos clean FORCE
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +15,7 @@ BENCH_ARGS ?= all
 
 help:  ## List the targets.
 	@echo 'penstock: market ticks in, predictions out.'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 run: $(VENV)/installed-run  ## Show the main job: simulate a market (or take TICKS=file), train, serve, replay, report.
 	@$(BIN)/python -m penstock_tuning.showcase $(if $(TICKS),--ticks "$(TICKS)") $(RUN_ARGS)
@@ -36,6 +36,9 @@ format: $(VENV)/installed-dev  ## Format the code, and mend what ruff can.
 
 bench: $(VENV)/installed-run  ## Measure every published number (BENCH_ARGS="grpc --json" takes one).
 	@$(BIN)/penstock-bench $(BENCH_ARGS)
+
+gpu-check:  ## Check this machine's GPU: tests and figures, in 8 minutes; PYTHON needs CuPy, Numba, grpcio and pytest.
+	@"$${PYTHON:-python3}" tuning/penstock_tuning/bench/gpu_check.py $(GPU_CHECK_ARGS)
 
 protos: .tools/protoc/installed  ## Generate the modules of protos/ anew, with the oldest supported generator.
 	@protos/generate.sh

@@ -226,11 +226,14 @@ def check_half_weights(side: Side, round_to_half: Callable[[Model], Model]) -> N
         assert not np.array_equal(answers[0].forecasts, as_fitted[0].forecasts), "rounding must move something"
 
 
+def large_model(units: int) -> Model:
+    """Return a model of *units* units, drawn without looking for its eigenvalues, with all that a readout may see."""
+    return drawn_model("cyclic", units, 8, products=units // 32 * 16, memory=True)
+
+
 def check_large(side: Side, units: int) -> None:
-    """A model of *units* units, drawn without looking for its eigenvalues, has the CPU's bits."""
-    model = drawn_model("cyclic", units, 8, products=units // 32 * 16, memory=True)
     streams = _streams(3, ticks=12)
-    _assert_cpu(side, [model], streams, together(streams, 5))
+    _assert_cpu(side, [large_model(units)], streams, together(streams, 5))
 
 
 def check_many_states(side: Side, states: int) -> None:

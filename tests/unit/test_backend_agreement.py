@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from penstock_kernels import reference
+from penstock_kernels.cuda.source import plan_predict
 from penstock_kernels.half_weights import round_to_half
+from penstock_kernels.packed import COLUMNS_PADDED, MEMORY_COLUMNS, UNITS, pack
 from penstock_tuning.bench.gpu_lane import Transfer
 from support import backend_checks
 from support.backend_sides import Answer, CpuSide, DeviceSide, ReferenceSide, Side, Stream
-from support.host_device import SHUFFLED, HostDevice, host_device
+from support.host_device import SHARED_BYTES_MAX, SHUFFLED, HostDevice, host_device
 from support.tick_stream import tick_stream
 from support.tolerance import tolerance_of
 
@@ -25,7 +27,6 @@ WAYS = {
 ROOM_FOR = tuple(backend_checks.models().values())  # So that one kernel is compiled for all.
 PAUSE_NS = 20_000  # Device and host share the processors here.
 SHARED = {"room_for": ROOM_FOR, "pause_ns": PAUSE_NS}
-SHARED_BYTES_SMALL = 8 * 1024  # Of a device whose shared memory holds few units.
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +58,14 @@ def test_half_weights_have_the_bits_of_the_rounded_model(device: HostDevice) -> 
     backend_checks.check_half_weights(DeviceSide("half", device, half=True, **SHARED), round_to_half)
 
 
-def test_a_model_that_shared_memory_has_no_room_for_gives_the_same_bits() -> None:
-    for units, spills in ((256, False), (400, True)):
-        with host_device(shared_bytes_max=SHARED_BYTES_SMALL, order=SHUFFLED) as small:
+def test_a_model_gives_the_same_bits_in_the_last_shared_memory_and_past_it() -> None:
+    packed = pack(backend_checks.large_model(200))
+    sizes = (int(packed.header[word]) for word in (UNITS, COLUMNS_PADDED, MEMORY_COLUMNS))
+    needed = plan_predict(*sizes, SHARED_BYTES_MAX).shared_bytes
+    for shared_bytes, spills in ((needed, False), (needed - 1, True)):
+        with host_device(shared_bytes_max=shared_bytes, order=SHUFFLED) as small:
             side = DeviceSide("graph", small, pause_ns=PAUSE_NS)
-            backend_checks.check_large(side, units)
+            backend_checks.check_large(side, 200)
             assert (side.scratch_words > 0) == spills
 
 

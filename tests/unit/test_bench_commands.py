@@ -18,7 +18,9 @@ from penstock_tuning.bench.outcome import Outcome
 from penstock_tuning.bench.processes import DaemonOptions, daemon
 
 
-@pytest.mark.parametrize("name", ["", "grpc", "load", "throughput", "memory", "startup", "kernels", "reference", "all"])
+@pytest.mark.parametrize(
+    "name", ["", "grpc", "load", "throughput", "memory", "startup", "kernels", "reference", "gpu", "all"]
+)
 def test_help_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*([name] if name else []), "--help"]) == 0
     assert "penstock-bench load" in (said := capsys.readouterr().out) or f"penstock-bench {name}" in said

@@ -18,6 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+_NEEDED: Final = ("numba", "uvloop", "structlog", "databento_dbn", "scipy")
+_NEEDED_ON_A_GPU: Final = ("numba",)  # And CuPy, which has a sentence of its own.
+
 _EXAMPLES: Final = """examples:
   penstock-bench all                                           the whole set, as `make bench` does
   penstock-bench grpc --json
@@ -40,9 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from penstock_client.extras import require
 
-        for module in ("numba", "uvloop", "structlog"):
-            require(module, extra="daemon,train", purpose=f"penstock-bench {options.name}")
-        for module in ("databento_dbn", "scipy"):
+        for module in _NEEDED_ON_A_GPU if options.name == "gpu" else _NEEDED:
             require(module, extra="daemon,train", purpose=f"penstock-bench {options.name}")
         from penstock_tuning.bench import commands
 
@@ -105,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     one = _benchmark(names, "reference", "the field's reference tasks, beside ReservoirPy and what was published")
     one.add_argument("--seeds", type=int, default=10, metavar="N", help="of each task and network (default 10)")
     one.add_argument("--quick", action="store_true", help="small networks: to see that it works, not to publish")
+    one = _benchmark(names, "gpu", "one tick of 1 to 1,024 states on an NVIDIA GPU, beside the CPU and plain CuPy")
+    one.add_argument("--index", type=int, default=0, metavar="N", help="which GPU (default 0)")
+    one.add_argument(
+        "--seconds", type=float, default=230.0, metavar="S", help="stop after so long, with what there is (default 230)"
+    )
+    one.add_argument("--quick", action="store_true", help="few trips: to see that it works, not to publish")
     one = _benchmark(names, "all", "every benchmark, with one table at the end")
     one.add_argument("--quick", action="store_true", help="a tenth of everything: to see that it works, not to publish")
     return parser

@@ -77,9 +77,14 @@ def table(outcomes: list[Outcome]) -> str:
 
 def _planned(options: Namespace) -> dict[str, Callable[[Bench], Outcome]]:
     """Return what is to be measured, with every option checked before anything starts."""
+    given = vars(options)
+    if options.name == "gpu":  # Apart: it runs where the daemon's libraries may not be.
+        from penstock_tuning.bench import gpu
+
+        wanted = gpu.GpuSettings(options.index, options.quick, options.seconds)
+        return {"gpu": lambda bench: gpu.measure(wanted, bench)}
     from penstock_tuning.bench import kernel_times, load, memory, reference, round_trips, startup, throughput
 
-    given = vars(options)
     share = 0.1 if given.get("quick") else 1.0
 
     def number(name: str, default: float) -> Any:

@@ -55,6 +55,14 @@ AIMS: Final[dict[str, tuple[Aim, ...]]] = {
         Aim("ratio_1024_reservoirpy_degree10", 12.0, at_least=True),
         Aim("ratio_1024_reservoirpy_default", 30.0, at_least=True),
     ),
+    "gpu": (
+        Aim("graph_over_echo", 1.5),
+        Aim("graph_1_1024_p99_us", 25.0),
+        Aim("resident_1_1024_p99_us", 10.0),
+        Aim("graph_1024_1024_p99_us", 200.0),
+        Aim("device_memory_mib", 2048.0),
+        Aim("ready_s", 30.0),
+    ),
 }
 
 

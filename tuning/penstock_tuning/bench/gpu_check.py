@@ -1,0 +1,236 @@
+"""``make gpu-check``: whether this machine's GPU does what penstock promises, in one command, one table and 8 minutes.
+
+    tests       every test marked gpu; each is a row only where it failed or was skipped
+    figures     penstock-bench gpu, with the aims beside them
+    exit code   0 where every test passed, none was left out for want of a card, and the benchmark is complete
+
+It needs Python, CuPy, NumPy, Numba, grpcio, protobuf and pytest, and neither an installed penstock nor a network: the
+folders of this checkout are put on PYTHONPATH. Each part has a limit of its own; what a part had found by then is
+printed. A missed aim is printed and fails nothing: it is a figure, not a fault.
+
+    python3 tuning/penstock_tuning/bench/gpu_check.py [--out FOLDER] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parents[3]
+FOLDERS: Final = ("protos", "kernels", "daemon", "client", "tuning", "tests")
+NO_GPU: Final = "no GPU"  # How the reason of a test begins that was skipped for want of one.
+TESTS_TIMEOUT_S: Final = 210.0
+BENCH_TIMEOUT_S: Final = 220.0
+_BENCH_SPARE_S: Final = 20.0  # The benchmark stops by itself so much earlier, and prints what it has.
+_STOP_TIMEOUT_S: Final = 10.0
+_LAST_LINES: Final = 12
+_PROGRESS: Final = re.compile(r"tests/\S+?::(.+?)(?: (PASSED|SKIPPED|FAILED|ERROR)\b.*)?")
+
+
+@dataclass
+class Part:
+    """What one part came to.
+
+    Attributes:
+        name: of the part.
+        failures: a phrase for each thing that is wrong.
+        rows: of the table: what, how it went.
+        found: for the JSON.
+    """
+
+    name: str
+    failures: list[str] = field(default_factory=list)
+    rows: list[tuple[str, str]] = field(default_factory=list)
+    found: dict[str, Any] = field(default_factory=dict)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run both parts, print the table, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="make gpu-check", description="Check this machine's GPU: tests and figures.")
+    parser.add_argument(
+        "--out", type=Path, default=None, metavar="FOLDER", help="for the JSON (default: $OUT, or none)"
+    )
+    parser.add_argument("--quick", action="store_true", help="few trips: to see that it works")
+    options = parser.parse_args(arguments)
+    out = options.out or (Path(os.environ["OUT"]) if os.environ.get("OUT") else None)
+    started_s = time.monotonic()
+    parts = [check_tests()]
+    parts.append(check_bench(quick=options.quick))
+    elapsed_s = time.monotonic() - started_s
+    found = {part.name: part.found | {"failures": part.failures} for part in parts}
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "gpu-check.json").write_text(json.dumps(found, indent=2), encoding="utf-8")
+    print(report(parts, elapsed_s))
+    return 1 if any(part.failures for part in parts) else 0
+
+
+def check_tests(timeout_s: float = TESTS_TIMEOUT_S) -> Part:
+    """Run the tests marked gpu."""
+    part = Part("tests")
+    with tempfile.TemporaryDirectory(prefix="penstock-gpu-check-") as name:
+        results = Path(name) / "results.xml"
+        command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "tests" / "gpu" / "bare.ini"), f"--rootdir={ROOT}"]
+        command += [str(ROOT / "tests" / "gpu"), "-m", "gpu", "-v", "-p", "no:cacheprovider", f"--junitxml={results}"]
+        code, said = run(command, timeout_s)
+        cases = read_results(results) or read_progress(said)
+    part.found = {"cases": cases, "exit_code": code}
+    judge_tests(part, cases, code, said, timeout_s)
+    return part
+
+
+def judge_tests(part: Part, cases: list[dict[str, str]], code: int | None, said: str, timeout_s: float) -> None:
+    """Write rows and failures: all must pass, and a test that needs a card and got none is a failure here."""
+    passed = sum(case["outcome"] == "passed" for case in cases)
+    part.rows.append(("tests passed", str(passed)))
+    alike: dict[tuple[str, str], list[str]] = {}
+    for case in cases:
+        if case["outcome"] != "passed":
+            alike.setdefault((case["outcome"], case["why"]), []).append(case["name"])
+    for (outcome, why), names in alike.items():
+        which = names[0] if len(names) == 1 else f"{len(names)} tests, the first {names[0]}"
+        if outcome == "failed" or why.startswith(NO_GPU):
+            part.failures.append(f"{which}: {why}")
+        else:
+            part.rows.append((which, f"{outcome}: {why}"))
+    if code is None:
+        part.failures.append(f"the tests took longer than {timeout_s:.0f} s; see their last lines above")
+    elif code != 0 and not part.failures:
+        part.failures.append(f"pytest ended with {code}: {last_lines(said, 3)}")
+    if not passed and not part.failures:
+        part.failures.append("no test ran")
+
+
+def check_bench(timeout_s: float = BENCH_TIMEOUT_S, *, quick: bool = False) -> Part:
+    """Run the benchmark."""
+    part = Part("figures")
+    command = [sys.executable, "-m", "penstock_tuning.bench.cli", "gpu", "--json", "--quiet"]
+    command += ["--seconds", f"{timeout_s - _BENCH_SPARE_S:.0f}", *(["--quick"] if quick else [])]
+    code, said = run(command, timeout_s)
+    judge_bench(part, code, said, timeout_s)
+    return part
+
+
+def judge_bench(part: Part, code: int | None, said: str, timeout_s: float) -> None:
+    """Write rows and failures from what the benchmark printed."""
+    start = said.find("{")
+    try:
+        part.found = json.JSONDecoder().raw_decode(said, start)[0] if start >= 0 and code == 0 else {}
+    except json.JSONDecodeError:
+        part.found = {}
+    if not part.found:
+        why = f"took longer than {timeout_s:.0f} s" if code is None else f"ended with {code}"
+        part.failures.append(f"penstock-bench gpu {why}: {last_lines(said, 3)}")
+        return
+    from penstock_tuning.bench.gpu import SHOWN, table
+    from penstock_tuning.bench.outcome import number_text
+
+    part.rows.append(("device", str(part.found.get("device"))))
+    aims = part.found.get("aims", {})
+    for key in SHOWN:
+        value = part.found.get(key)
+        if value is None:
+            continue
+        aim = aims.get(key)
+        verdict = f"   aim {aim['aim']}: {'met' if aim['met'] else 'MISSED'}" if aim else ""
+        part.rows.append((key, number_text(value) + verdict))
+    part.found["table"] = table(part.found)
+    if part.found.get("incomplete"):
+        part.failures.append(f"the benchmark is incomplete: {part.found['incomplete']}")
+
+
+def report(parts: Sequence[Part], elapsed_s: float) -> str:
+    """Return the one table that is printed last."""
+    lines = ["", *next((part.found["table"] for part in parts if "table" in part.found), []), ""]
+    lines += ["| gpu-check | |", "|---|---|"]
+    lines += [f"| {what} | {how.replace('|', '/')} |" for part in parts for what, how in part.rows]
+    lines += [f"| FAILED | {failure.replace('|', '/')} |" for part in parts for failure in part.failures]
+    verdict = "failed" if any(part.failures for part in parts) else "passed"
+    return "\n".join([*lines, f"| gpu-check {verdict} | {elapsed_s:.0f} s |"])
+
+
+def run(command: Sequence[str], timeout_s: float) -> tuple[int | None, str]:
+    """Run *command* with our folders on its path, echo what it says, and stop it with all its children when time is up.
+
+    Returns:
+        Its exit code, None where it was stopped; and what it said.
+    """
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([*(str(ROOT / folder) for folder in FOLDERS), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONUNBUFFERED": "1",
+    }
+    with tempfile.TemporaryFile("w+b") as out:
+        process = subprocess.Popen(  # noqa: S603 - Ours.
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        )
+        try:
+            code: int | None = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            _end(process)
+        out.seek(0)
+        said = out.read().decode(errors="replace")
+    print(said if code != 0 else last_lines(said, 1).replace(" | ", "\n"), flush=True)
+    return code, said
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process and its children: they are a group of their own."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+            try:
+                process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                continue
+
+
+def read_results(path: Path) -> list[dict[str, str]]:
+    """Return name, outcome and reason of each test in a JUnit file; nothing where there is no whole file."""
+    try:
+        tree = ET.parse(path)  # noqa: S314  # Written by our own pytest, a moment ago.
+    except (OSError, ET.ParseError):
+        return []
+    cases = []
+    for case in tree.iter("testcase"):
+        outcome, why = "passed", ""
+        for child in case:
+            if child.tag in ("failure", "error", "skipped"):
+                outcome = "skipped" if child.tag == "skipped" else "failed"
+                why = " ".join((child.get("message") or child.text or "").split())[:300]
+        cases.append({"name": case.get("name", ""), "outcome": outcome, "why": why})
+    return cases
+
+
+def read_progress(said: str) -> list[dict[str, str]]:
+    """Return the same of what a verbose pytest had printed when it was stopped; the last test has no outcome yet."""
+    cases = []
+    for line in said.splitlines():
+        if found := _PROGRESS.fullmatch(line.rstrip()):
+            name, word = found.groups()
+            outcome = {"PASSED": "passed", "SKIPPED": "skipped"}.get(word, "failed")
+            cases.append({"name": name, "outcome": outcome, "why": "" if word else "not finished"})
+    return cases
+
+
+def last_lines(text: str, count: int = _LAST_LINES) -> str:
+    """Return the last lines of *text* in one."""
+    return " | ".join(text.strip().splitlines()[-count:])
+
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
+    sys.exit(main())
