@@ -19,6 +19,9 @@ from penstock_kernels.cuda import layout, source
 from penstock_kernels.packed import COLUMNS_PADDED, MEMORY_COLUMNS, UNITS, PackedModel
 from penstock_kernels.predictor import running_words
 
+# One plan for all small models, so that a text is compiled once.
+UNITS_MAX, COLUMNS_MAX, MEMORY_WORDS = 144, 256, 64
+
 STAGED_OFFSET = layout.SLOT_BYTES + layout.TICK_IN_SLOT  # Of slot 0, from the head of the work.
 
 
@@ -49,17 +52,17 @@ class KernelRig:
     ) -> None:
         headers = np.stack([model.header for model in models])
         self.device, self.items_max, self.staged = device, items_max, staged
-        memory_words = int(headers[:, MEMORY_COLUMNS].max())
-        units_max = int(headers[:, UNITS].max())
+        for word, bound in ((UNITS, UNITS_MAX), (COLUMNS_PADDED, COLUMNS_MAX), (MEMORY_COLUMNS, MEMORY_WORDS)):
+            assert headers[:, word].max() <= bound, "the rig's plan is for small models"
         self.plan = source.plan_predict(
-            units_max,
-            int(headers[:, COLUMNS_PADDED].max()),
-            memory_words,
+            UNITS_MAX,
+            COLUMNS_MAX,
+            MEMORY_WORDS,
             device.facts.shared_bytes_max if shared_bytes_max is None else shared_bytes_max,
             half=half,
         )
         self.kernel = device.build(self.plan.source, self.plan.options, self.plan.name, self.plan.shared_bytes)
-        state_words = source.device_state_words(units_max, memory_words)
+        state_words = source.device_state_words(UNITS_MAX, MEMORY_WORDS)
         self.states = np.zeros((states, state_words), np.float32)
         self.running = np.zeros((states, running_words(headers[0])), np.float64)
         weights = _rows([model.weights for model in models])
