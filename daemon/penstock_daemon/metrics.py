@@ -8,7 +8,7 @@ tick costs no more with metrics than without, and without a scrape there is no w
 A scrape takes milliseconds of Python, more than the event loop can wait for the interpreter: it is done in slices of
 some 0.1 ms, with pauses in between in which the event loop goes first.
 
-The collector and the names are this file; the server is ``metrics_server``.
+The collector and the names are this file, but for a GPU's (``device/metrics``); the server is ``metrics_server``.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from penstock.v1.histogram import bucket_of, lower_edge_ns
+from penstock_daemon.device.metrics import DeviceSnapshot, device_families
 from penstock_daemon.recorder import RecorderStats
 
 BOUNDS_NS: Final = (
@@ -111,6 +112,7 @@ class MetricsSnapshot:
     histograms: Sequence[LatencyHistogram] = ()
     recorder: RecorderStats | None = None  # None: nothing is recorded.
     model: ModelInfo | None = None
+    device: DeviceSnapshot | None = None  # None: the CPU predicts.
 
 
 class SnapshotCollector(Collector):
@@ -138,6 +140,8 @@ class SnapshotCollector(Collector):
         yield from _ticks(snapshot)
         yield from _sessions(snapshot)
         yield from _engine(snapshot)
+        if snapshot.device is not None:
+            yield from device_families(snapshot.device)
         yield from _latency(snapshot.histograms)
         if snapshot.recorder is not None:
             yield from _recorder(snapshot.recorder)

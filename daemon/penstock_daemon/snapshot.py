@@ -8,6 +8,7 @@ from typing import Final
 from penstock.v1.records import Stage
 from penstock_daemon import engine_memory as memory
 from penstock_daemon import rings
+from penstock_daemon.device.metrics import DeviceSnapshot
 from penstock_daemon.engine import Engine
 from penstock_daemon.metrics import LatencyHistogram, MetricsSnapshot, ModelInfo, RingOccupancy
 from penstock_daemon.model_table import ModelTable
@@ -34,14 +35,11 @@ class SnapshotTaker:
         self._taken_ns = time.monotonic_ns()  # Of the snapshot before: the busy share covers the time since.
         self._busy_ns = 0
 
-    def take(self, *, serving: bool, arena_locked: bool) -> MetricsSnapshot:
+    def take(self, *, serving: bool, arena_locked: bool, device: DeviceSnapshot | None = None) -> MetricsSnapshot:
         """Return a snapshot."""
         engine, sessions = self._engine, self._sessions
-        buffers = engine.buffers
         open_sessions = sessions.sessions
-        predicted = {
-            name: int(buffers.histograms[:, pace, Stage.PREDICT].sum()) for pace, name in enumerate(PACE_NAMES)
-        }
+        predicted = {name: _predicted(engine, pace) for pace, name in enumerate(PACE_NAMES)}
         entry = self._models.active
         busy_ns = _word(engine, memory.BUSY_NS)
         now_ns = time.monotonic_ns()
@@ -76,7 +74,17 @@ class SnapshotTaker:
             histograms=_histograms(engine),
             recorder=self._recorder.stats() if self._recorder is not None else None,
             model=ModelInfo(entry.model.name, entry.model.version, entry.content_hash.hex(), entry.model.demonstration),
+            device=device,
         )
+
+
+def predictions_of(engine: Engine) -> int:
+    """Return how many predictions *engine* made so far; may be called from any thread."""
+    return sum(_predicted(engine, pace) for pace in range(len(PACE_NAMES)))
+
+
+def _predicted(engine: Engine, pace: int) -> int:
+    return int(engine.buffers.histograms[:, pace, Stage.PREDICT].sum())
 
 
 def _word(engine: Engine, index: int) -> int:

@@ -55,12 +55,7 @@ def round_to_half(model: Model) -> Model:
             raise ModelError(
                 f"model {model.name!r}: {name} reaches {largest:.6g}, float16 ends at {HALF_MAX:.0f}; {mend}"
             )
-    rounded = replace(
-        model,
-        bias=_rounded(model.bias),
-        input_weights=_rounded(model.input_weights),
-        recurrent=_rounded(model.recurrent),
-    )
+    rounded = nearest_half(model)
     for horizon, share, moved in zip(model.horizons, *forecasts_moved(model, rounded), strict=True):
         if not share <= RETURN_SHARE_MAX:  # Also where it is no number.
             raise ModelError(
@@ -73,6 +68,16 @@ def round_to_half(model: Model) -> Model:
                 f"at most {PROBABILITY_MAX:.3g} may be; {mend}"
             )
     return rounded
+
+
+def nearest_half(model: Model) -> Model:
+    """Return *model* with bias, input and recurrent weights rounded, whatever that moves."""
+    return replace(
+        model,
+        bias=_rounded(model.bias),
+        input_weights=_rounded(model.input_weights),
+        recurrent=_rounded(model.recurrent),
+    )
 
 
 def forecasts_moved(model: Model, rounded: Model) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

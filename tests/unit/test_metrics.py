@@ -20,6 +20,7 @@ from structlog.testing import CapturingLogger
 from penstock.v1.histogram import BUCKETS, bucket_of
 from penstock_daemon import metrics_server
 from penstock_daemon.addresses import TcpAddress
+from penstock_daemon.device.metrics import DeviceSnapshot
 from penstock_daemon.metrics import (
     BOUNDS_NS,
     LatencyHistogram,
@@ -59,6 +60,7 @@ FULL = MetricsSnapshot(
     histograms=[histogram([900_000, 1_000_000, 4_999_999, 5_000_000, 7_000_000])],
     recorder=RecorderStats(ticks_written=9, ticks_dropped=4),
     model=ModelInfo("demo", "1", "ab" * 32, demonstration=True),
+    device=DeviceSnapshot("NVIDIA H200 (cuda:0)"),
 )
 
 

@@ -77,10 +77,7 @@ class CudaKernel:
 
 
 class LaunchWords:
-    """Arguments of a launch as CUDA takes them: 64-bit words, and the address of each.
-
-    CUDA reads them while the launch is asked for, or captured; they need not live longer.
-    """
+    """Arguments of a launch as CUDA takes them, words and the address of each; it reads them during the call alone."""
 
     def __init__(self, arguments: Sequence[int]) -> None:
         self.words = np.array([argument & 0xFFFF_FFFF_FFFF_FFFF for argument in arguments], np.uint64)
@@ -127,6 +124,7 @@ class CudaBackend:
         self._pending = False  # Something that ``launch`` started may still run.
         self._copying = threading.Lock()  # Of the pinned buffer that copies go through.
         self._graphs: list[Any] = []
+        self._images: dict[tuple[str, tuple[str, ...]], bytes] = {}
         self._modules: list[int] = []
         self._taken: list[int] = []
         self._pinned: list[int] = []
@@ -181,7 +179,10 @@ class CudaBackend:
                 f"kernel {name}: shared_bytes must be at most {self.facts.shared_bytes_max}, was {shared_bytes}"
             )
         driver = self._cuda.driver
-        image = compile_image(self._cuda, source, options, self._capability)
+        text = (source, tuple(options))
+        if text not in self._images:  # The trial compiles what the engine then serves with.
+            self._images[text] = compile_image(self._cuda, source, options, self._capability)
+        image = self._images[text]
         with asked(f"load kernel {name}"):
             self._enter()
             module = int(driver.moduleLoadData(image))

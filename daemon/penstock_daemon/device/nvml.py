@@ -31,7 +31,7 @@ SLOW_REASONS: Final = {
     0x080: "hardware_power_brake",
     0x100: "display_clocks",
 }
-_OTHER_REASON: Final = "other"
+OTHER_REASON: Final = "other"
 _STOP_S: Final = 2.0
 
 _log = structlog.get_logger("penstock.device")
@@ -244,7 +244,7 @@ def _library() -> Any:
 def reason_names(bits: int) -> tuple[str, ...]:
     """Return the names of a mask of reasons; bits that have none here are one "other"."""
     names = [name for bit, name in SLOW_REASONS.items() if bits & bit]
-    return (*names, _OTHER_REASON) if bits & ~sum(SLOW_REASONS) else tuple(names)
+    return (*names, OTHER_REASON) if bits & ~sum(SLOW_REASONS) else tuple(names)
 
 
 def _scaled(number: Any, unit: float) -> float | None:
