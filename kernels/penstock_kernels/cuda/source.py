@@ -41,13 +41,13 @@ _RECORDS: Final = (
     ("TICK", records.TICK_DTYPE),
 )
 _PARTS: Final = ("prelude.cuh", "elementary.cuh", "shape.cuh", "features.cuh", "work.cuh")
-_PREDICT_PARTS: Final = (*_PARTS, "reservoir.cuh", "readout.cuh", "predict.cu")
+BLOCK_PARTS: Final = (*_PARTS, "reservoir.cuh", "readout.cuh", "block.cuh")  # All but the kernel itself.
 
-_WARP_THREADS: Final = 32
+WARP_THREADS: Final = 32
 _CHAIN_THREADS: Final = lanes.LANES * model.OUTPUTS_PER_HORIZON * records.HORIZONS_MAX  # One per lane of an output.
 _THREADS_MAX: Final = 512  # Of a block of any size: each then has 128 registers on every card, and none is spilled.
 _SCRATCH_THREADS_MAX: Final = 384  # As above: addresses of scratch take more.
-_BLOCK_BYTES: Final = 4608  # Of a block's own memory, beside the floats that grow with the model.
+BLOCK_BYTES: Final = 4608  # Of a block's own memory, beside the floats that grow with the model.
 
 
 @dataclass(frozen=True)
@@ -144,24 +144,24 @@ def plan_predict(
         A plan that keeps the floats in shared memory if they fit, else in scratch.
     """
     words = packed.padded(units_max) + columns_max + memory_words
-    shared_bytes = _BLOCK_BYTES + 4 * words
+    shared_bytes = BLOCK_BYTES + 4 * words
     scratch = shared_bytes > shared_bytes_max
     threads = min(
-        max(_whole_warps(units_max), _WARP_THREADS + _CHAIN_THREADS), _SCRATCH_THREADS_MAX if scratch else _THREADS_MAX
+        max(whole_warps(units_max), WARP_THREADS + _CHAIN_THREADS), _SCRATCH_THREADS_MAX if scratch else _THREADS_MAX
     )
     settings = {
         "PENSTOCK_THREADS": threads,
-        "PENSTOCK_BLOCK_BYTES": _BLOCK_BYTES,
+        "PENSTOCK_BLOCK_BYTES": BLOCK_BYTES,
         "PENSTOCK_WORK_WORDS": words,
         "PENSTOCK_SCRATCH": int(scratch),
         "PENSTOCK_HALF": int(half),
     }
     return KernelPlan(
         name=PREDICT,
-        source=_text(settings, _PREDICT_PARTS),
+        source=text_of(settings, (*BLOCK_PARTS, "predict.cu")),
         options=OPTIONS,
         threads=threads,
-        shared_bytes=_BLOCK_BYTES if scratch else shared_bytes,
+        shared_bytes=BLOCK_BYTES if scratch else shared_bytes,
         scratch_words=words if scratch else 0,
     )
 
@@ -171,19 +171,21 @@ def plan_small(name: str) -> KernelPlan:
     assert name in {ECHO, CLOCK}, "only ECHO and CLOCK are small kernels"
     return KernelPlan(
         name=name,
-        source=_text({}, (*_PARTS, "small.cu")),
+        source=text_of({}, (*_PARTS, "small.cu")),
         options=OPTIONS,
-        threads=_WARP_THREADS,
+        threads=WARP_THREADS,
         shared_bytes=0,
         scratch_words=0,
     )
 
 
-def _whole_warps(threads: int) -> int:
-    return -(-threads // _WARP_THREADS) * _WARP_THREADS
+def whole_warps(threads: int) -> int:
+    """Return *threads* rounded up to whole warps."""
+    return -(-threads // WARP_THREADS) * WARP_THREADS
 
 
-def _text(settings: dict[str, int], parts: tuple[str, ...]) -> str:
+def text_of(settings: dict[str, int], parts: tuple[str, ...]) -> str:
+    """Return *parts* as one text that stands alone, behind the defines that they name."""
     folder = files("penstock_kernels.cuda")
     pieces = [defines(settings)]
     pieces += [f"// --- {part}\n\n{(folder / part).read_text(encoding='utf-8')}" for part in parts]
