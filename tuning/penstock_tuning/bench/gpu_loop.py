@@ -20,10 +20,13 @@ from penstock.v1.records import TICK_BYTES
 from penstock_daemon.native import CLOCK_MONOTONIC, clock_ns, fence, load_acquire, nap_ns, store_release
 from penstock_kernels.compiled import Int64s, compiled
 from penstock_kernels.cuda.layout import (
-    ANSWER_NUMBER,
+    ANSWER_CALL,
     ANSWER_WORDS,
-    BELL_NUMBER,
+    BELL_CALL,
+    BELL_HEARTBEAT,
     BELL_WORDS,
+    CALL_NUMBER_SHIFT,
+    CALL_NUMBERS,
     DONE_CLOCK_NS,
     DONE_NUMBER,
     RESULT_DTYPE,
@@ -109,8 +112,8 @@ def trips(
         ticks: whose records are taken in turn, flat, whole records.
         results: flat.
         done: the done words.
-        bells: of the resident kernel, flat; nothing else of it than the number changes, and is rung for the first
-            route[RESIDENT_BLOCKS] of them.
+        bells: of the resident kernel, flat; the first route[RESIDENT_BLOCKS] of them are rung, each for the slot of its
+            own number, whose "next" leads to the others.
         answers: of the resident kernel, flat.
         times: shape (trips, TIME_COLUMNS). Overwritten.
 
@@ -132,8 +135,10 @@ def trips(
         store_release(work, 0, number)
         fence()
         if resident > 0:
-            for block in range(resident):
-                store_release(bells, block * BELL_WORDS + BELL_NUMBER, number)
+            call = (number & (CALL_NUMBERS - 1)) << CALL_NUMBER_SHIFT
+            bells[BELL_HEARTBEAT] = number
+            for block in range(resident):  # Slot b is resident block b's first.
+                store_release(bells, block * BELL_WORDS + BELL_CALL, call | block)
         elif call_launch(route[LAUNCH_ADDRESS], route[EXECUTABLE], route[STREAM]) != 0:
             route[NUMBER] = number
             return REFUSED
@@ -141,7 +146,7 @@ def trips(
         deadline_ns = launched_ns + route[TIMEOUT_NS]
         if resident > 0:
             for block in range(resident):
-                if not _seen(answers, block * ANSWER_WORDS + ANSWER_NUMBER, number, deadline_ns, route[PAUSE_NS]):
+                if not _seen(answers, block * ANSWER_WORDS + ANSWER_CALL, call | block, deadline_ns, route[PAUSE_NS]):
                     route[NUMBER] = number
                     return NOT_DONE
         elif not _seen(done, DONE_NUMBER, number, deadline_ns, route[PAUSE_NS]):
