@@ -65,7 +65,7 @@ class KernelRig:
         state_words = source.device_state_words(UNITS_MAX, MEMORY_WORDS)
         self.states = np.zeros((states, state_words), np.float32)
         self.running = np.zeros((states, running_words(headers[0])), np.float64)
-        weights = _rows([model.weights for model in models])
+        weights = _rows([model.weights for model in models], spare=1)  # Not all models' weights are aligned then.
         constants = _rows([model.constants for model in models])
         halves = _rows(
             [source.half_precision(model.header, model.weights) for model in models]
@@ -182,9 +182,9 @@ class KernelRig:
         return address
 
 
-def _rows(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Lay arrays of different lengths out as rows of one, padded with zeros."""
-    rows = np.zeros((len(arrays), max(len(array) for array in arrays)), arrays[0].dtype)
+def _rows(arrays: Sequence[NDArray[Any]], spare: int = 0) -> NDArray[Any]:
+    """Lay arrays of different lengths out as rows of one, padded with zeros, *spare* words longer than the longest."""
+    rows = np.zeros((len(arrays), max(len(array) for array in arrays) + spare), arrays[0].dtype)
     for row, array in zip(rows, arrays, strict=True):
         row[: len(array)] = array
     return rows

@@ -168,6 +168,14 @@ def test_what_shared_memory_has_no_room_for_goes_to_scratch_with_the_same_bits(d
         assert_same_bits(results[10 * state : 10 * state + 10], *cpu(packed, ticks)[:2])
 
 
+def test_a_readout_that_shared_memory_has_no_room_for_gives_the_same_bits(device):
+    packed = pack(random_model(3, **MODELS["cyclic of 50 units"]))
+    ticks = market_ticks(9)
+    rig = KernelRig(device, [packed], items_max=9, shared_bytes_max=8_000)
+    assert rig.plan.scratch_words == 0
+    assert_same_bits(rig.launch([Batch(0, ticks)]), *cpu(packed, ticks)[:2])
+
+
 @pytest.mark.parametrize("name", ["cyclic of 100, products and memory", "sparse of 140", "dense of 50"])
 def test_half_weights_give_the_bits_of_the_rounded_model(device, name):
     packed = pack(nearest_half(random_model(3, **MODELS[name])))

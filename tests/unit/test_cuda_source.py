@@ -84,9 +84,16 @@ def test_states_of_up_to_4096_units_lie_in_shared_memory_of_any_card(units):
 
 def test_larger_states_lie_in_scratch():
     plan = source.plan_predict(65_536, 98_500, 96, SHARED)
-    assert plan.scratch_words == 65_536 + 98_500 + 96
+    assert plan.scratch_words == packed.padded(65_536 + 98_500 + 96)
     assert plan.shared_bytes < 8 * 1024
     assert "#define PENSTOCK_SCRATCH 1" in plan.source
+
+
+def test_what_shared_memory_is_left_takes_the_weights_of_the_readout():
+    small, large = source.plan_predict(1024, 1072, 0, SHARED), source.plan_predict(4096, 4176, 0, SHARED)
+    assert f"#define PENSTOCK_READOUT_WORDS {12 * 1072}\n" in small.source
+    assert small.shared_bytes == source.BLOCK_BYTES + 4 * (1024 + 1072 + 12 * 1072)
+    assert SHARED - 64 < large.shared_bytes <= SHARED
 
 
 def test_a_state_on_the_device_is_x_of_padded_units_and_the_memory():

@@ -7,16 +7,41 @@
 //     features of the next tick      kept             raw                   inputs
 //     this tick                      new x            rest of the row       sums of the outputs       forecasts
 //
-// x, the row and the linear memory lie in shared memory, or, compiled with PENSTOCK_SCRATCH, in global memory that is the
-// block's own. A state is read once and written once per launch; nothing is shared between blocks but the done words.
+// Beside the first tick's features the other threads fetch what comes after them: the readout's weights to shared memory,
+// where it has room for them. x, the row and the linear memory lie in shared memory, or, compiled with PENSTOCK_SCRATCH, in
+// global memory that is the block's own. A state is read once and written once per launch; nothing is shared between
+// blocks but the done words.
 
 static_assert(PENSTOCK_THREADS - WARP_THREADS >= READOUT_CHAINS * RECORDS_HORIZONS_MAX, "an output's lane needs a thread");
 
 struct Walk : Predictor {
     using Predictor::Predictor;
 
+    __device__ __forceinline__ int readout_words() const {
+        return shape.horizons * MODEL_OUTPUTS_PER_HORIZON * shape.columns;
+    }
+
+    // Beside the floats of the work, in shared memory.
+    __device__ __forceinline__ float *kept_readout() const { return even_x + PENSTOCK_WORK_WORDS; }
+
+    // While the first item's features are made: what the steps behind them will read comes nearer.
+    __device__ __forceinline__ void prepare() {
+        if (readout_words() <= PENSTOCK_READOUT_WORDS)
+            keep_words(weights + shape.readout_offset, readout_words(), kept_readout(), thread, threads);
+        expect_reservoir(shape, reservoir, weights + shape.leak_offset, thread, threads);
+    }
+
+    __device__ __forceinline__ void sums(int number) {
+        if (thread >= shape.horizons * READOUT_CHAINS) return;
+        const float *x = x_after(number + 1);
+        if (readout_words() <= PENSTOCK_READOUT_WORDS)
+            block.lanes[thread] = chain_sum(shape, kept_readout(), x, rest, thread);
+        else
+            block.lanes[thread] = chain_sum(shape, weights + shape.readout_offset, x, rest, thread);
+    }
+
     // Walks some items, at most CHUNK_ITEMS; returns how many ticks the state has taken in by then.
-    __device__ __forceinline__ int walk(int first, int count, int number) {
+    __device__ __forceinline__ int walk(int first, int count, int number, bool begins) {
         __syncthreads();  // Nobody reads the last chunk any more.
         fetch(first, count, (int)blockIdx.x);
         __syncthreads();
@@ -32,6 +57,8 @@ struct Walk : Predictor {
                 features_first(block.items[item + 1], next);
             else if (usable)
                 new_x(number);
+            else if (item < 0 && begins)
+                prepare();
             __syncthreads();
             if (makes_features)
                 features_second(block.items[item + 1], next);
@@ -66,7 +93,7 @@ __device__ __forceinline__ void predict_block(const Arguments &arguments, BlockM
     predictor.begin(work);
     int number = 0;
     for (int done = 0; done < work.count; done += CHUNK_ITEMS)
-        number = predictor.walk(work.first + done, min(CHUNK_ITEMS, work.count - done), number);
+        number = predictor.walk(work.first + done, min(CHUNK_ITEMS, work.count - done), number, done == 0);
     if (number > 0 || work.cold) predictor.end(work, number);
 }
 

@@ -37,6 +37,13 @@ __device__ __forceinline__ float to_float(unsigned short half_bits) {
     return value;
 }
 
+// A hint that a line of 128 bytes will be read.
+__device__ __forceinline__ void expect_line(const void *line) { asm volatile("prefetch.global.L1 [%0];" : : "l"(line)); }
+
+#else
+
+static inline void expect_line(const void *) {}
+
 #endif  // __CUDACC__
 
 // Words that the host writes between launches, or while a kernel runs: never from a cache of this multiprocessor.

@@ -53,6 +53,16 @@ __device__ __forceinline__ float chain_sum(const Shape &shape, const float *read
     return sum;
 }
 
+// Copies the readout's words to shared memory, four at a time where they lie so.
+__device__ __forceinline__ void keep_words(const float *words, int count, float *kept, int thread, int threads) {
+    if (((unsigned long long)words & 15) == 0) {  // Whole lanes, so nothing is left over.
+#pragma unroll 4
+        for (int four = thread; four < count / 4; four += threads) ((float4 *)kept)[four] = ((const float4 *)words)[four];
+    } else {
+        for (int word = thread; word < count; word += threads) kept[word] = words[word];
+    }
+}
+
 // The sum of sixteen lanes by halves, as lanes.total adds them.
 __device__ __forceinline__ float lanes_total(const float *lanes) {
     float eight[LANES_LANES / 2];

@@ -7,6 +7,8 @@
 // cyclic shift wraps its index, and units past the last are 0.
 
 #define RESERVOIR_TOGETHER 8  // Products whose weights are on their way from memory at the same time.
+#define LINE_BYTES 128
+#define EXPECTED_BYTES_MAX (128 * 1024)
 
 // The words from RESERVOIR_OFFSET on: float32, or half that is widened exactly.
 struct ReservoirWords {
@@ -20,6 +22,18 @@ struct ReservoirWords {
     __device__ __forceinline__ int index(long long word) const { return __float_as_int(words[word]); }
 #endif
 };
+
+// Hints that the reservoir's words, and then its leaks, are read next; not of so many that they would push each other out.
+__device__ __forceinline__ void expect_reservoir(const Shape &shape, const ReservoirWords &weights, const float *leaks,
+                                                 int thread, int threads) {
+    const unsigned char *first = (const unsigned char *)weights.words, *of_leaks = (const unsigned char *)leaks;
+    const long long size_bytes = (shape.leak_offset - shape.reservoir_offset) * (long long)sizeof(*weights.words);
+    if (size_bytes > EXPECTED_BYTES_MAX) return;
+    for (long long line = (long long)thread * LINE_BYTES; line < size_bytes; line += (long long)threads * LINE_BYTES)
+        expect_line(first + line);
+    for (int line = thread * LINE_BYTES; line < shape.units_padded * 4; line += threads * LINE_BYTES)
+        expect_line(of_leaks + line);
+}
 
 // Where the weights of a unit lie: row r at first + r * stride.
 struct UnitWords {

@@ -44,7 +44,8 @@ _PARTS: Final = ("prelude.cuh", "elementary.cuh", "shape.cuh", "features.cuh", "
 BLOCK_PARTS: Final = (*_PARTS, "reservoir.cuh", "readout.cuh", "block.cuh")  # All but the kernel itself.
 
 WARP_THREADS: Final = 32
-_CHAIN_THREADS: Final = lanes.LANES * model.OUTPUTS_PER_HORIZON * records.HORIZONS_MAX  # One per lane of an output.
+_OUTPUTS_MAX: Final = model.OUTPUTS_PER_HORIZON * records.HORIZONS_MAX
+_CHAIN_THREADS: Final = lanes.LANES * _OUTPUTS_MAX  # One per lane of an output.
 _THREADS_MAX: Final = 512  # Of a block of any size: each then has 128 registers on every card, and none is spilled.
 _SCRATCH_THREADS_MAX: Final = 384  # As above: addresses of scratch take more.
 BLOCK_BYTES: Final = 4608  # Of a block's own memory, beside the floats that grow with the model.
@@ -141,11 +142,13 @@ def plan_predict(
         half: the reservoir's words are read from ``halves``.
 
     Returns:
-        A plan that keeps the floats in shared memory if they fit, else in scratch.
+        A plan that keeps the floats in shared memory if they fit, else in scratch. What shared memory is then left takes
+        the readout's weights of models that fit there.
     """
-    words = packed.padded(units_max) + columns_max + memory_words
-    shared_bytes = BLOCK_BYTES + 4 * words
-    scratch = shared_bytes > shared_bytes_max
+    words = packed.padded(packed.padded(units_max) + columns_max + memory_words)
+    scratch = BLOCK_BYTES + 4 * words > shared_bytes_max
+    left = max(shared_bytes_max - BLOCK_BYTES - 4 * words, 0) // 4
+    readout_words = min(_OUTPUTS_MAX * columns_max, left // lanes.LANES * lanes.LANES)
     threads = min(
         max(whole_warps(units_max), WARP_THREADS + _CHAIN_THREADS), _SCRATCH_THREADS_MAX if scratch else _THREADS_MAX
     )
@@ -153,6 +156,7 @@ def plan_predict(
         "PENSTOCK_THREADS": threads,
         "PENSTOCK_BLOCK_BYTES": BLOCK_BYTES,
         "PENSTOCK_WORK_WORDS": words,
+        "PENSTOCK_READOUT_WORDS": readout_words,
         "PENSTOCK_SCRATCH": int(scratch),
         "PENSTOCK_HALF": int(half),
     }
@@ -161,7 +165,7 @@ def plan_predict(
         source=text_of(settings, (*BLOCK_PARTS, "predict.cu")),
         options=OPTIONS,
         threads=threads,
-        shared_bytes=BLOCK_BYTES if scratch else shared_bytes,
+        shared_bytes=BLOCK_BYTES + (0 if scratch else 4 * (words + readout_words)),
         scratch_words=words if scratch else 0,
     )
 
