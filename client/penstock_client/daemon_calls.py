@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final, Self, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from penstock.v1 import model_pb2
+from penstock.v1 import latency_pb2, model_pb2
 from penstock_client.channel import OPTIONS, checked_address
 from penstock_client.errors import ConnectFailed
 from penstock_client.refusals import ended_by
 
 _MODELS: Final = "/penstock.v1.ModelService/"
+_LATENCY: Final = "/penstock.v1.LatencyService/"
 _HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
 SERVING: Final = 1  # grpc.health.v1.HealthCheckResponse.ServingStatus.
 HEALTH_NAMES: Final = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
@@ -70,6 +72,34 @@ class DaemonCalls:
         request = model_pb2.ActivateModelRequest(name=name, open_sessions=open_sessions)
         return self._call(f"{_MODELS}ActivateModel", request, model_pb2.ActivateModelResponse)
 
+    def latency(self) -> latency_pb2.GetLatencyResponse:
+        """Return every histogram of the daemon as it stands."""
+        return self._call(f"{_LATENCY}GetLatency", latency_pb2.GetLatencyRequest(), latency_pb2.GetLatencyResponse)
+
+    def watch_latency(self, interval_ns: int, messages: int) -> Iterator[latency_pb2.WatchLatencyResponse]:
+        """Yield what each interval added, *messages* times.
+
+        Raises:
+            ConnectFailed: nobody is there, or the daemon went away.
+            SessionRefused: the daemon said no.
+        """
+        stub = self._channel.unary_stream(
+            f"{_LATENCY}WatchLatency",
+            request_serializer=latency_pb2.WatchLatencyRequest.SerializeToString,
+            response_deserializer=latency_pb2.WatchLatencyResponse.FromString,
+        )
+        timeout_s = messages * interval_ns / 1e9 + self._timeout_s
+        call = stub(latency_pb2.WatchLatencyRequest(interval_ns=interval_ns), timeout=timeout_s)
+        try:
+            for _ in range(messages):
+                yield next(call)
+        except StopIteration:
+            raise ConnectFailed(f"the daemon at {self._address} stopped before the last interval; start it") from None
+        except grpc.RpcError as error:
+            raise self._failure(error) from error
+        finally:
+            call.cancel()
+
     def _call(self, method: str, request: Message, answer: type[_Answer]) -> _Answer:
         """Make one call.
 
@@ -83,11 +113,15 @@ class DaemonCalls:
         try:
             response: _Answer = stub(request, timeout=self._timeout_s)
         except grpc.RpcError as error:
-            end = ended_by(error)
-            if end.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") and not end.fault.reason:
-                raise ConnectFailed(
-                    f"no daemon answered at {self._address} within {self._timeout_s:g} s: {end.message}; "
-                    "start penstockd, or check the address (--to)"
-                ) from error
-            raise end.refusal() from error
+            raise self._failure(error) from error
         return response
+
+    def _failure(self, error: grpc.RpcError) -> Exception:
+        """Return gRPC's *error* as one of this package's own."""
+        end = ended_by(error)
+        if end.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") and not end.fault.reason:
+            return ConnectFailed(
+                f"no daemon answered at {self._address} within {self._timeout_s:g} s: {end.message}; "
+                "start penstockd, or check the address (--to)"
+            )
+        return end.refusal()

@@ -30,7 +30,7 @@ def add_daemon_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
     )
     health.set_defaults(run=run_health)
     health.add_argument("--service", default="", metavar="NAME", help="one service (default: the whole daemon)")
-    _add_call_arguments(health)
+    add_call_arguments(health)
     models = commands.add_parser(
         "models",
         help="list, describe, load and activate models",
@@ -49,7 +49,7 @@ def add_daemon_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
     activate.add_argument("--open-sessions", action="store_true", help="switch the sessions that are open too")
     for parser in (listing, describe, load, activate):
         parser.set_defaults(run=run_models)
-        _add_call_arguments(parser)
+        add_call_arguments(parser)
 
 
 def run_health(options: argparse.Namespace) -> int:
@@ -103,7 +103,8 @@ def run_models(options: argparse.Namespace) -> int:
     return Exit.DONE
 
 
-def _add_call_arguments(parser: argparse.ArgumentParser) -> None:
+def add_call_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every command has that calls a daemon: where it is, how long to wait, and JSON."""
     parser.add_argument("--to", default=default_address(), metavar="ADDRESS", help="the daemon (default: %(default)s)")
     parser.add_argument(
         "--timeout", type=float, default=10.0, metavar="S", help="wait this long (default: %(default)g)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import grpc
@@ -13,6 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from penstock.v1 import histogram, latency_pb2, latency_pb2_grpc
 from penstock.v1 import prediction_pb2 as pb
+from penstock_client.cli import main
 from support.daemon import RunningDaemon, running_daemon, small
 from support.raw_stream import RawStream, end_of, hash_of, instruments, run_through
 from support.scrape import scrape
@@ -130,6 +132,32 @@ def test_metrics_agree_with_what_was_done(daemon: RunningDaemon) -> None:
         assert values[-1] == after[f"penstock_latency_seconds_count{{{labels}}}"]
     assert 0 <= after["penstock_engine_busy_share"] <= 1
     assert added("penstock_engine_busy_seconds_total") > 0
+
+
+def test_latency_command_tells_every_stage_since_the_start_and_of_some_seconds(
+    daemon: RunningDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RawStream(daemon.address) as stream:
+        stream.hello(instruments=instruments(1))
+        run_through(stream, quotes(50))
+        stream.goodbye()
+    assert main(["latency", "--to", daemon.address, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (whole,) = found["intervals"]
+    counts = {one["stage"]: sum(one["counts"]) for one in whole["histograms"]}
+    assert counts["TOTAL"] == counts["PREDICT"] >= 50
+    bounds = {(budget["path"], budget["stage"]): budget["bound_ns"] for budget in found["budgets"]}
+    assert bounds["GRPC", "TOTAL"] == 5_000_000
+    assert main(["latency", "--to", daemon.address]) == 0
+    shown = capsys.readouterr().out
+    assert "PREDICT" in shown
+    assert "p99.9" in shown
+    assert main(["latency", "--to", daemon.address, "--seconds", "0.4", "--interval", "0.2", "--json"]) == 0
+    watched = json.loads(capsys.readouterr().out)
+    assert [sum(sum(one["counts"]) for one in piece["histograms"]) for piece in watched["intervals"]] == [0, 0]
+    assert main(["latency", "--to", daemon.address, "--seconds", "0.2", "--interval", "0.2"]) == 0
+    assert "no tick came" in capsys.readouterr().out
+    assert main(["latency", "--to", daemon.address, "--interval", "0.01"]) == 2
 
 
 def test_answers_sent_again_are_not_counted_again(daemon: RunningDaemon) -> None:
