@@ -1,7 +1,7 @@
 """``measure compare``: did tuning help? Figure by figure, with intervals, and "worse" where it made things worse.
 
 A figure is judged over all CPUs at once (the worst of them in each slice, or all of their time), so that one verdict
-has one chance to err; CPUs by themselves are shown beside it and judged by nobody.
+has one chance to err; CPUs by themselves are shown beside it and are no part of the verdict.
 
     worse    the whole interval of after - before is above 0, and the change is large enough to matter
     better   the same below 0
@@ -79,7 +79,7 @@ class Comparison:
         before: the first.
         after: the second.
         judged: a row per figure, over all series.
-        shown: rows of single series, judged by nobody.
+        shown: rows of single series, no part of the verdict.
         warnings: why a reader should be careful.
         changed: what was set differently.
     """

@@ -69,9 +69,9 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str
 def changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """Return what was set differently on the same host: what tuning changed, as far as the facts say."""
     return [
-        f"{name}: was {first.get(name, 'none')}, is {second.get(name, 'none')}"
+        f"{name}: was {first.get(name) or 'none'}, is {second.get(name) or 'none'}"
         for name in _TUNED
-        if first.get(name) != second.get(name)
+        if (first.get(name) or None) != (second.get(name) or None)
     ]
 
 

@@ -150,7 +150,7 @@ def _series(
         counts=merged(pieces),
         sum_ns=sum(sums_ns),
         max_ns=max(piece.max_ns for piece in slices),
-        duration_ns=sum(piece.duration_ns for piece in slices),
+        duration_ns=0,  # Ticks overlap: they share out no time.
         slices=slices,
         extra=extra,
     )

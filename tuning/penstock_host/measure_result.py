@@ -62,7 +62,7 @@ class Series:
         counts: of each bucket of measure_histogram.py, those not empty.
         sum_ns: of all durations.
         max_ns: the longest, exact where the tool says it exactly.
-        duration_ns: how long was measured.
+        duration_ns: how long was measured; 0 where durations overlap, or nobody says.
         slices: in order of time; empty where a tool keeps none.
         floor_ns: what the method itself costs: the median and p99 of its step; empty where unknown.
         extra: what a tool said beside, as it said it.
