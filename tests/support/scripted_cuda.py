@@ -159,7 +159,7 @@ class ScriptedCuda:
     # --- Driver ---------------------------------------------------------------------------------------------------------
 
     def driver_get_build_version(self):
-        return 0  # No wheel of NVRTC is looked for.
+        return 13_020
 
     def driver_ctxGetCurrent(self):
         return self.contexts.get(threading.get_ident(), 0)
@@ -210,6 +210,9 @@ class ScriptedCuda:
             self._run(*step)
 
     # --- NVRTC ----------------------------------------------------------------------------------------------------------
+
+    def nvrtc_getVersion(self):
+        return 13, 0
 
     def nvrtc_getSupportedArchs(self):
         return self.archs

@@ -60,6 +60,23 @@ def test_card_newer_than_nvrtc_gets_the_newest_intermediate_code():
     assert script.compiled == [("--gpu-architecture=compute_120",)]
 
 
+@pytest.mark.parametrize("folder", ["cuda_nvrtc/lib", "lib64"])
+def test_nvrtc_that_cupy_does_not_find_is_looked_for_in_wheels_and_toolkits(script, folder, tmp_path, monkeypatch):
+    library = tmp_path / "nvidia" / folder / "libnvrtc.so.12"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    (tmp_path / "nvidia" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "nvidia"))
+    loaded = []
+    monkeypatch.setattr(cuda_driver.ctypes, "CDLL", loaded.append)
+    monkeypatch.setattr(script, "driver_get_build_version", lambda: 12_090)
+    script.fail("getVersion", 0, "CuPy failed to load libnvrtc.so.12")
+    compile_image(script.bindings(), "source", (), (9, 0))
+    assert loaded[0] == str(library)
+
+
 def test_source_that_nvrtc_refuses_comes_with_the_log(backend, script):
     script.fail("compileProgram", 6, "NVRTC_ERROR_COMPILATION")
     with pytest.raises(

@@ -11,6 +11,7 @@ header of CUDA: a driver and the NVRTC library are enough.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -139,15 +140,27 @@ def _target(supported: Sequence[int], capability: tuple[int, int]) -> tuple[str,
 
 
 def _find_nvrtc(cuda: Cuda) -> None:
-    """Load the NVRTC of a wheel, where one is installed: CuPy 13 looks for it in the loader's folders alone."""
-    major = int(cuda.driver.get_build_version()) // 1000
-    package = importlib.util.find_spec("nvidia")
-    for root in (package.submodule_search_locations or ()) if package is not None else ():
-        library = Path(root) / _IN_WHEELS.get(major, "") / f"libnvrtc.so.{major}"
-        if library.is_file():
-            with asked("be compiled for"):
+    """Load NVRTC where CuPy does not find it by itself: CuPy 13 looks in the loader's folders alone, not into wheels."""
+    try:
+        cuda.nvrtc.getVersion()
+    except (RuntimeError, OSError):
+        for library in _nvrtc_libraries(int(cuda.driver.get_build_version()) // 1000):
+            with contextlib.suppress(OSError):
                 ctypes.CDLL(str(library))  # What asks for it by its name gets this one from now on.
-            return
+                return
+
+
+def _nvrtc_libraries(major: int) -> Iterator[Path]:
+    """Yield where NVRTC of CUDA *major* is installed: wheels first, then toolkits."""
+    package = importlib.util.find_spec("nvidia")
+    folders = [
+        Path(root) / _IN_WHEELS[major]
+        for root in (package.submodule_search_locations or () if package is not None else ())
+        if major in _IN_WHEELS
+    ]
+    toolkits = (os.environ.get("CUDA_PATH"), os.environ.get("CUDA_HOME"), "/usr/local/cuda", f"/usr/local/cuda-{major}")
+    folders += [Path(toolkit) / "lib64" for toolkit in toolkits if toolkit]
+    yield from (library for folder in folders if (library := folder / f"libnvrtc.so.{major}").is_file())
 
 
 @dataclass(frozen=True)
