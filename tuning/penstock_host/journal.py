@@ -58,7 +58,9 @@ class Entry:
         """Whether *now* is a value that we gave the knob."""
         if self.took is not None and self.knob.same(now, self.took):
             return True
-        return not self.ended and (self.knob.same(now, self.written) or self.knob.partly(now))
+        if not self.ended and self.knob.partly(now):
+            return True
+        return self.knob.holds(now, self.written)
 
 
 @dataclass

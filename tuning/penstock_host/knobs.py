@@ -62,6 +62,10 @@ class Knob:
         del now
         return False
 
+    def holds(self, now: str, written: str) -> bool:
+        """Whether *now* can be what became of our *written*; the same value, unless a knob says otherwise."""
+        return self.same(now, written)
+
     def same(self, one: str, other: str) -> bool:
         """Whether two values mean the same."""
         return one.strip() == other.strip()
