@@ -199,7 +199,8 @@ def test_half_weights_give_the_bits_of_the_rounded_model(device, name):
 )
 def test_what_is_out_of_bounds_is_answered_and_never_followed(device, field, value):
     packed = pack(random_model(3, units=64))
-    rig = KernelRig(device, [packed], states=2, items_max=4)
+    rig = KernelRig(device, [packed, packed], states=3, items_max=4)
+    rig.addresses |= {"states_count": 2, "models_count": 1}  # What is out of bounds is sound, and still not followed.
     value = rig.addresses["tick_bytes"] - 76 if value == "end" else value
     rig.write([Batch(0, market_ticks(1)), Batch(1, market_ticks(1))])
     rig.slots[0][field] = value
@@ -210,8 +211,8 @@ def test_what_is_out_of_bounds_is_answered_and_never_followed(device, field, val
     assert (rig.answers["forecasts"][[0, 2, 3]] == 7.0).all()
     assert_same_bits(rig.answers[1:2], *cpu(packed, market_ticks(1))[:2])
     states, running = rig.read_states()
-    assert not states[0].any()
-    assert not running[0].any()
+    assert not states[[0, 2]].any()
+    assert not running[[0, 2]].any()
 
 
 @pytest.mark.parametrize(("first", "count"), [(-1, 1), (3, 2), (4, 1), (0, 0), (0, -3), (2**31 - 1, 2**31 - 1)])
@@ -235,3 +236,14 @@ def test_a_launch_stamps_its_items_and_says_when_it_is_complete(device):
         assert (np.diff(results["done_ns"]) > 0).all()
         assert rig.done_words[layout.DONE_CLOCK_NS] > results["done_ns"][-1]
     assert rig.done_words[layout.DONE_FAULT] == 0
+
+
+def test_an_average_of_an_input_long_quiet_becomes_zero(device):
+    packed = pack(random_model(3, units=33, features=("trade", "last_move"), memory_gains=(0.9,)))
+    ticks = quotes(45, seed=2)
+    ticks["action"][0] = ord("T")
+    rig = KernelRig(device, [packed], items_max=45)
+    rig.launch([Batch(0, ticks[:20])])
+    assert 0.0 < rig.read_states()[0][0, padded(33)] < 1e-15
+    rig.launch([Batch(0, ticks[20:])])
+    assert rig.read_states()[0][0, padded(33)] == 0.0
