@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from penstock.v1.records import PredictionFlag
+from penstock_daemon.config import Config
 from penstock_daemon.device.backend import DeviceBackend
 from penstock_daemon.device.device import DeviceSettings
 from penstock_daemon.device.memory import DeviceFault, Transfer
+from penstock_daemon.device.select import make_engine
+from penstock_daemon.engine import EngineSettings
 from penstock_kernels.half_weights import round_to_half
 from support import device_runs, engines
 from support.models import random_model
@@ -66,3 +71,14 @@ def test_half_weights_give_the_bits_of_the_rounded_model(own_cuda: DeviceBackend
         source = engines.open_source(engine)
         ticks = tick_stream(50, 200)
         device_runs.assert_cpu_bits(rounded, ticks, engines.predict(engine, source, ticks), but_flags=LATE)
+
+
+@pytest.mark.usefixtures("cuda")
+def test_auto_takes_the_card_and_says_so() -> None:
+    config = replace(Config.defaults().engine, device_batch_max=64, device_timeout_ms=2_000)
+    assert config.device == "auto"
+    engine, choice = make_engine(config, device_runs.SIZES, EngineSettings())
+    engine.close()
+    assert choice.engine == "cuda"
+    assert choice.device.endswith("(cuda:0)")
+    assert "gave the CPU's bits" in choice.why
