@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from penstock_host.checklist import ITEMS
 from penstock_host.faults import AbsentError, UnreadableError
 from penstock_host.items import AS_WANTED, Finding, Item, Setting, Severity, Status
+from penstock_host.items_irq import managed
 from penstock_host.journal import Journal
 from penstock_host.profile import Profile
 
@@ -68,7 +69,7 @@ def _contested(host: Host, setting: Setting, journal: Journal) -> Setting:
         return setting
     entry = journal.outstanding(setting.knob)
     if entry is None:
-        return setting
+        return managed(host, setting) if journal.is_managed(setting.knob) else setting
     now = setting.knob.read(host)
     if entry.is_ours(now) or setting.knob.same(now, entry.original):
         return setting

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from penstock_host import verbs
+from penstock_host import measure_cli, report_cli, verbs
 from penstock_host.checklist import ITEM_IDS
 from penstock_host.faults import HostError, UnsafeError
 from penstock_host.host import Host
@@ -29,6 +29,7 @@ OK: Final = 0
 DRIFT: Final = 1
 ERROR: Final = 2
 UNSAFE: Final = 3
+INTERRUPTED: Final = 130  # As shells have it.
 
 EXAMPLES: Final = """\
 examples:
@@ -92,13 +93,28 @@ def build_parser() -> argparse.ArgumentParser:
 def _register(subparsers: Subparsers) -> None:
     check = subparsers.add_parser("check", parents=[common_options()], help="say how the host stands; read alone")
     check.set_defaults(run=lambda options: verbs.check_verb(host_of(options), as_json=options.json))
+    verbs_that_write = (
+        ("plan", verbs.plan_verb, "print the shell that apply would be, to paste; read alone"),
+        ("apply", verbs.apply_verb, "set what is not as wanted, and remember what was"),
+        ("revert", verbs.revert_verb, "put back what apply changed since this boot"),
+    )
+    for name, verb, words in verbs_that_write:
+        parser = subparsers.add_parser(name, parents=[common_options()], help=words, description=words)
+        parser.add_argument(
+            "--force", action="store_true", help="also what is unsafe while a daemon serves, or what others changed"
+        )
+        parser.set_defaults(run=_bind(verb))
     explain = subparsers.add_parser("explain", parents=[common_options()], help="say what an item is, and its risk")
     explain.add_argument("item", metavar="ID")
     explain.set_defaults(run=lambda options: verbs.explain_verb(host_of(options), options.item, as_json=options.json))
 
 
+def _bind(verb: Callable[..., int]) -> Callable[[argparse.Namespace], int]:
+    return lambda options: verb(host_of(options), as_json=options.json, force=options.force)
+
+
 # Each adds its verbs to the parser, with ``set_defaults(run=...)``: a function of the parsed flags to the exit status.
-REGISTERS: Final[tuple[Register, ...]] = (_register,)
+REGISTERS: Final[tuple[Register, ...]] = (_register, measure_cli.register, report_cli.register)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,6 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HostError as fault:
         complain(f"penstock-tune: {fault}")
         return ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # The reader of our output has gone: nobody is left to tell.
         return ERROR

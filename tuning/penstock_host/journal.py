@@ -15,6 +15,7 @@ A line that was cut short was never acted upon, so it is passed over.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -70,6 +71,7 @@ class Journal:
     host: Host
     name: str
     entries: dict[tuple[str, ...], Entry] = field(default_factory=dict)
+    refused: dict[tuple[str, ...], int | None] = field(default_factory=dict)
     count: int = 0
     descriptor: int = -1
 
@@ -107,10 +109,15 @@ class Journal:
         self._append({"event": "done", "number": entry.number, "knob": list(entry.knob.words), "took": took})
         entry.took, entry.ended = took, True
 
-    def void(self, entry: Entry) -> None:
-        """Say that the write changed nothing, and nothing of ours was there before."""
-        self._append({"event": "void", "number": entry.number, "knob": list(entry.knob.words)})
+    def void(self, entry: Entry, error: int | None) -> None:
+        """Say that the write was refused with *error*, changed nothing, and nothing of ours was there before."""
+        self._append({"event": "void", "number": entry.number, "knob": list(entry.knob.words), "errno": error})
         del self.entries[entry.knob.words]
+        self.refused[entry.knob.words] = error
+
+    def is_managed(self, knob: Knob) -> bool:
+        """Whether the kernel refused to let *knob*, an interrupt's, be moved."""
+        return self.refused.get(knob.words) == errno.EIO and "smp_affinity" in knob.label
 
     def undone(self, entry: Entry) -> None:
         """Say that the original is back."""
@@ -240,3 +247,5 @@ def _replay(journal: Journal, event: dict[str, Any]) -> None:
         entry.took, entry.ended = event["took"], True
     elif event["event"] in {"void", "undone"}:
         del journal.entries[words]
+        if event["event"] == "void":
+            journal.refused[words] = event["errno"]

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from penstock_host.apply import Deed
 from penstock_host.cpu_lists import format_cpus
 from penstock_host.items import Finding, Setting, Status
 from penstock_host.topology import picture
@@ -116,6 +117,28 @@ def say_findings(host: Host, findings: list[Finding]) -> None:
             say(line)
     say("")
     say(sum_line(findings))
+
+
+def deed_json(deed: Deed) -> dict[str, Any]:
+    """Return what was done to one target."""
+    return {
+        "id": deed.item_id,
+        "target": deed.target,
+        "step": deed.step.value,
+        "before": deed.before,
+        "after": deed.after,
+        "reason": deed.reason,
+    }
+
+
+def say_deeds(deeds: Iterable[Deed]) -> None:
+    """Print a line per target that was, or was not, changed."""
+    for deed in deeds:
+        change = f"{deed.before} -> {deed.after}" if deed.before != deed.after else deed.before
+        reason = f"; {deed.reason}" if deed.reason else ""
+        say(f"{deed.step.value:<14}{deed.item_id:<4} {deed.target}: {change}{reason}")
+    if not deeds:
+        say("nothing to change")
 
 
 def sum_line(findings: Iterable[Finding]) -> str:

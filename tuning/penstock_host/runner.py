@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from penstock_host.faults import AbsentError, UnreadableError
 
 TIMEOUT_S: Final = 30.0
+_NAME_MAX: Final = 200  # A file system takes 255 bytes, ``.exit`` included.
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,16 @@ class RealRunner:
         return shutil.which(program) is not None
 
 
+def recorded_name(command: Sequence[str]) -> str:
+    """Return the file that holds *command*'s output: its words with blanks between them, ``_`` for ``/``, cut to fit."""
+    return " ".join(command).replace("/", "_")[:_NAME_MAX]
+
+
 class RecordedRunner:
     """Answers from a folder of recorded outputs.
 
-    A command's output lies in the file that has its words, joined by blanks, as its name, with ``/`` written as ``_``:
-    ``ethtool -c eth0``. A file of that name with ``.exit`` after it holds an exit status that is not 0.
+    A command's output lies in the file called ``recorded_name(command)``: ``ethtool -c eth0``. A file of that name with
+    ``.exit`` after it holds an exit status that is not 0.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -90,7 +96,7 @@ class RecordedRunner:
 
     def run(self, command: Sequence[str], *, timeout_s: float = TIMEOUT_S) -> Outcome:  # noqa: ARG002 (nothing runs)
         """Return what was recorded for *command*."""
-        name = " ".join(command).replace("/", "_")
+        name = recorded_name(command)
         try:
             output = (self._folder / name).read_text(encoding="utf-8", errors="replace")
         except OSError:

@@ -8,9 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock_host import output
+from penstock_host.apply import apply
 from penstock_host.check import all_as_wanted, check
 from penstock_host.explain import explain
-from penstock_host.journal import read_journal
+from penstock_host.items import AS_WANTED
+from penstock_host.journal import Lock, open_journal, read_journal
+from penstock_host.plan import plan, script
+from penstock_host.revert import revert
+from penstock_host.topology import picture
 
 if TYPE_CHECKING:
     from penstock_host.host import Host
@@ -32,6 +37,84 @@ def check_verb(host: Host, *, as_json: bool) -> int:
     else:
         output.say_findings(host, findings)
     return status
+
+
+def plan_verb(host: Host, *, as_json: bool, force: bool) -> int:
+    """Print what apply would do."""
+    journal = read_journal(host)
+    lines = plan(host, journal, force=force)
+    status = 1 if lines else 0
+    if as_json:
+        output.say_json(
+            {
+                "verb": "plan",
+                "host": output.host_facts(host),
+                "items": [output.finding_json(finding) for finding in check(host, journal)],
+                "lines": [
+                    {
+                        "id": line.item_id,
+                        **output.setting_json(line.setting),
+                        "shell": line.shell,
+                        "refused": line.reason,
+                    }
+                    for line in lines
+                ],
+                "exit_status": status,
+            }
+        )
+    else:
+        output.say(script(lines))
+    return status
+
+
+def apply_verb(host: Host, *, as_json: bool, force: bool) -> int:
+    """Make it so."""
+    host.topology  # noqa: B018 (refuses hot cores that can't be set aside, before anything is touched)
+    with Lock(host), open_journal(host) as journal:
+        applied = apply(host, journal, force=force)
+    if as_json:
+        output.say_json(
+            {
+                "verb": "apply",
+                "host": output.host_facts(host),
+                "deeds": [output.deed_json(deed) for deed in applied.deeds],
+                "items": [output.finding_json(finding) for finding in applied.findings],
+                "journal": journal.name,
+                "exit_status": applied.exit_status,
+            }
+        )
+    else:
+        output.say(picture(host.topology))
+        output.say("")
+        output.say_deeds(applied.deeds)
+        output.say("")
+        for finding in applied.findings:
+            if finding.status not in AS_WANTED:
+                output.say("\n".join(output.finding_lines(finding)))
+        output.say(f"now: {output.sum_line(applied.findings)}")
+        output.say(f"journal: {journal.name}; penstock-tune revert puts all of it back; measure before and after")
+    return applied.exit_status
+
+
+def revert_verb(host: Host, *, as_json: bool, force: bool) -> int:
+    """Put it back."""
+    with Lock(host), open_journal(host) as journal:
+        reverted = revert(host, journal, force=force)
+        left = len(journal.entries)
+    if as_json:
+        output.say_json(
+            {
+                "verb": "revert",
+                "deeds": [output.deed_json(deed) for deed in reverted.deeds],
+                "outstanding": left,
+                "journal": journal.name,
+                "exit_status": reverted.exit_status,
+            }
+        )
+    else:
+        output.say_deeds(reverted.deeds)
+        output.say(f"{left} left to put back" if left else "all is as it was before penstock-tune")
+    return reverted.exit_status
 
 
 def explain_verb(host: Host, item_id: str, *, as_json: bool) -> int:
