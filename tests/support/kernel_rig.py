@@ -20,7 +20,7 @@ from penstock_kernels.packed import COLUMNS_PADDED, MEMORY_COLUMNS, UNITS, Packe
 from penstock_kernels.predictor import running_words
 
 # One plan for all small models, so that a text is compiled once.
-UNITS_MAX, COLUMNS_MAX, MEMORY_WORDS = 144, 256, 64
+SMALL = (144, 256, 64)  # Units, columns, words of linear memory.
 
 STAGED_OFFSET = layout.SLOT_BYTES + layout.TICK_IN_SLOT  # Of slot 0, from the head of the work.
 
@@ -48,21 +48,20 @@ class KernelRig:
         items_max: int = 16,
         half: bool = False,
         staged: bool = True,
+        bounds: tuple[int, int, int] = SMALL,
         shared_bytes_max: int | None = None,
     ) -> None:
         headers = np.stack([model.header for model in models])
         self.device, self.items_max, self.staged = device, items_max, staged
-        for word, bound in ((UNITS, UNITS_MAX), (COLUMNS_PADDED, COLUMNS_MAX), (MEMORY_COLUMNS, MEMORY_WORDS)):
-            assert headers[:, word].max() <= bound, "the rig's plan is for small models"
+        for word, bound in zip((UNITS, COLUMNS_PADDED, MEMORY_COLUMNS), bounds, strict=True):
+            assert headers[:, word].max() <= bound, "the plan is for smaller models: give other bounds"
         self.plan = source.plan_predict(
-            UNITS_MAX,
-            COLUMNS_MAX,
-            MEMORY_WORDS,
+            *bounds,
             device.facts.shared_bytes_max if shared_bytes_max is None else shared_bytes_max,
             half=half,
         )
         self.kernel = device.build(self.plan.source, self.plan.options, self.plan.name, self.plan.shared_bytes)
-        state_words = source.device_state_words(UNITS_MAX, MEMORY_WORDS)
+        state_words = source.device_state_words(bounds[0], bounds[2])
         self.states = np.zeros((states, state_words), np.float32)
         self.running = np.zeros((states, running_words(headers[0])), np.float64)
         weights = _rows([model.weights for model in models], spare=1)  # Not all models' weights are aligned then.

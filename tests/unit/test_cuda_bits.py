@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from penstock.v1.records import UNDEFINED_PRICE
 from penstock_kernels.cuda import layout
@@ -13,7 +14,7 @@ from penstock_kernels.packed import MEMORY_COLUMNS, UNITS, pack, padded
 from support.host_device import LAST_TO_FIRST, SHUFFLED, host_device
 from support.kernel_rig import Batch, KernelRig
 from support.models import HORIZONS, random_model
-from support.tick_arrays import quotes
+from support.tick_arrays import odd_ticks, quotes
 
 MODELS = {
     "cyclic of 64": {"units": 64},
@@ -83,6 +84,15 @@ def test_forecasts_and_states_have_the_bits_of_the_cpu(device, name):
     assert (states[0, units : padded(units)] == 0).all()
     kept = states[0, padded(units) : padded(units) + memory]
     np.testing.assert_array_equal(kept.view(np.uint32), place.state[2 * units + 16 :].view(np.uint32))
+
+
+@pytest.mark.parametrize("topology", ["cyclic", "sparse"])
+def test_a_thread_owns_several_units_of_a_large_state(device, topology):
+    packed = pack(random_model(3, units=1100, topology=topology, products=512))
+    ticks = market_ticks(6)
+    rig = KernelRig(device, [packed], items_max=6, bounds=(1100, 1648, 0))
+    assert rig.plan.threads == 512
+    assert_same_bits(rig.launch([Batch(0, ticks)]), *cpu(packed, ticks)[:2])
 
 
 def test_states_of_several_models_share_a_launch_and_never_touch(device):
@@ -247,3 +257,13 @@ def test_an_average_of_an_input_long_quiet_becomes_zero(device):
     assert 0.0 < rig.read_states()[0][0, padded(33)] < 1e-15
     rig.launch([Batch(0, ticks[20:])])
     assert rig.read_states()[0][0, padded(33)] == 0.0
+
+
+@settings(max_examples=25, deadline=None)
+@given(ticks=odd_ticks(max_size=12))
+def test_odd_ticks_have_the_bits_of_the_cpu(device, ticks):
+    packed = pack(random_model(3, **MODELS["cyclic by seconds"]))
+    if len(ticks) == 0:
+        return
+    rig = KernelRig(device, [packed], items_max=12)
+    assert_same_bits(rig.launch([Batch(0, ticks)]), *cpu(packed, ticks)[:2])
