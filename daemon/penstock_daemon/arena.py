@@ -96,6 +96,19 @@ class Arena:
         """Bytes handed out, alignment included."""
         return self._used_bytes
 
+    @property
+    def address(self) -> int:
+        """Where the mapping begins, at a page; for a device that reads it in place."""
+        return ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+
+    def start_of(self, name: str) -> int:
+        """Return how far into the mapping the buffer *name* begins, in bytes."""
+        return next(one.offset for one in self.buffers if one.name == name)
+
+    def end_of(self, name: str) -> int:
+        """Return how far into the mapping the buffer *name* reaches, in bytes."""
+        return self.start_of(name) + next(one.size_bytes for one in self.buffers if one.name == name)
+
     def lock(self) -> str:
         """Lock the used pages into memory.
 
@@ -103,8 +116,7 @@ class Arena:
             An empty string when they are locked, else what stands in the way and how to mend it.
         """
         libc = ctypes.CDLL(None, use_errno=True)
-        address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-        if libc.mlock(ctypes.c_void_p(address), ctypes.c_size_t(self._used_bytes)) == 0:
+        if libc.mlock(ctypes.c_void_p(self.address), ctypes.c_size_t(self._used_bytes)) == 0:
             return ""
         error = ctypes.get_errno()
         kilobytes = -(-self._used_bytes // 1024)

@@ -4,6 +4,8 @@ The thread enters compiled code once and stays there until it is stopped; nobody
 memory: ticks, commands and model slots. ``Engine`` is the event loop's handle on that memory.
 
     compile -> start -> warm up -> READY -> stop
+
+With a device the thread runs another loop over the same rings, commands and figures (``device/loop.py``).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +24,14 @@ from numpy.typing import NDArray
 from penstock.v1.records import TICK_BYTES, TICK_DTYPE, TICK_LENGTH_WORDS, TICK_RTYPE, UNDEFINED_PRICE, Clock
 from penstock_daemon import engine_loop, rings
 from penstock_daemon import engine_memory as memory
+from penstock_daemon.device.backend import DeviceError
 from penstock_daemon.engine_memory import AnswerBuffers, Command, EngineSizes, Idle
 from penstock_daemon.entry import bind
 from penstock_host import affinity
 from penstock_kernels.predictor import PackedModel
+
+if TYPE_CHECKING:
+    from penstock_daemon.device.device import Device
 
 WARM_UP_SOURCE: Final = 0  # A source that no session gets; its state is number 0.
 WARM_UP_TICKS: Final = 256
@@ -67,12 +73,21 @@ class Engine:
     Args:
         sizes: of the memory, all of which is taken here.
         settings: how it runs.
+        device: that predicts in the CPU's place; it is the engine's from here on, and closed with it. Nobody then helps
+            while the engine sleeps, whatever assist_max says.
+
+    Raises:
+        DeviceError: the device has not the memory.
     """
 
-    def __init__(self, sizes: EngineSizes, settings: EngineSettings) -> None:
+    def __init__(self, sizes: EngineSizes, settings: EngineSettings, device: Device | None = None) -> None:
         self.sizes = sizes
         self.settings = settings
+        self.device = device
+        self._assist_max = settings.assist_max if device is None else 0
         self.arena, self.buffers = memory.allocate(sizes)
+        if device is not None:
+            device.take_memory(sizes, self.arena)
         self.engine_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.loop_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._egress = AnswerBuffers(*(getattr(self.buffers, name) for name in AnswerBuffers._fields))
@@ -86,7 +101,7 @@ class Engine:
         self._arm: Callable[..., Any] = rings.arm_loop
         self.thread_id = 0
         self._thread: threading.Thread | None = None
-        self._failure: OSError | None = None
+        self._failure: OSError | DeviceError | None = None
         self._queued: deque[NDArray[np.int64]] = deque()  # Commands that found the control ring full.
         self._given = 0  # Commands, those included.
         self._giving = threading.Lock()  # The warm-up gives commands from a thread of its own.
@@ -106,6 +121,7 @@ class Engine:
 
         Raises:
             ValueError: the model does not fit; the sentence names the configuration key to raise.
+            DeviceError: before the device serves, it refuses.
         """
         sizes, buffers = self.sizes, self.buffers
         for name, array, room in (
@@ -121,13 +137,21 @@ class Engine:
         buffers.constants[slot, : len(packed.constants)] = packed.constants
         buffers.headers[slot, : len(packed.header)] = packed.header
         buffers.serials[slot] = serial
+        if self.device is not None:
+            self.device.load_model(slot, packed)
 
     def compile(self) -> None:
-        """Compile, or load from the cache, everything that runs on the tick path; the engine must not run yet."""
+        """Compile, or load from the cache, everything that runs on the tick path; the engine must not run yet.
+
+        Raises:
+            DeviceError: the device can't compile or run its kernel.
+        """
         buffers = self.buffers
         buffers.words[memory.STOP] = 1
-        engine_loop.run(buffers)
+        self._run()
         buffers.words[memory.STOP] = 0
+        if self.device is not None:
+            self.device.build()
         records = np.frombuffer(bytes(TICK_BYTES), TICK_DTYPE)  # Malformed: nothing is written.
         nobody = np.zeros(1, np.int64)
         self._publish = bind(rings.publish_ticks, buffers, 0, records, 0, 0, nobody, nobody, 0, 0, 0, 0)
@@ -143,12 +167,15 @@ class Engine:
 
         Raises:
             EngineError: the CPUs can't be had.
+            DeviceError: the thread can't have the device.
         """
         assert self._thread is None, "the engine was started before"
         started = threading.Event()
         self._thread = threading.Thread(target=self._main, args=(started,), name="penstock-engine", daemon=True)
         self._thread.start()
         started.wait()
+        if isinstance(self._failure, DeviceError):
+            raise self._failure
         if self._failure is not None:
             raise EngineError(
                 f"engine.cores: CPUs {sorted(self.settings.cpus)} can't be used ({self._failure.strerror}); "
@@ -161,12 +188,20 @@ class Engine:
             self.thread_id = threading.get_native_id()
             if self.settings.cpus:
                 affinity.pin_this_thread(self.settings.cpus)
-        except OSError as error:
+            if self.device is not None:
+                self.device.enter_thread()
+        except (OSError, DeviceError) as error:
             self._failure = error
             return
         finally:
             started.set()
-        engine_loop.run(self.buffers)
+        self._run()
+
+    def _run(self) -> None:
+        if self.device is None:
+            engine_loop.run(self.buffers)
+        else:
+            self.device.run(self.buffers)
 
     @property
     def alive(self) -> bool:
@@ -181,6 +216,7 @@ class Engine:
 
         Raises:
             EngineError: no prediction came in time.
+            DeviceError: the device failed.
         """
         self.command(Command.RESET_STATE, WARM_UP_SOURCE)
         self.command(Command.OPEN_SOURCE, WARM_UP_SOURCE, model_slot, memory.PATH_GRPC, 1)
@@ -209,6 +245,8 @@ class Engine:
         self.reset_source(WARM_UP_SOURCE)
         self.buffers.histograms[:] = 0
         self.buffers.totals[:] = 0
+        if self.device is not None:
+            self.device.seal()
         return slowest_ns
 
     def stop(self) -> None:
@@ -226,9 +264,11 @@ class Engine:
             raise EngineError(f"the engine did not stop within {_STOP_TIMEOUT_S} s")
 
     def close(self) -> None:
-        """Close the descriptors; the thread must have stopped."""
+        """Close the descriptors, and the device; the thread must have stopped."""
         os.close(self.engine_event)
         os.close(self.loop_event)
+        if self.device is not None:
+            self.device.close()
 
     # --- The event loop's ends of the rings ---------------------------------------------------------------------
 
@@ -260,7 +300,7 @@ class Engine:
             received_ns,
             0,
             int(Clock.USER),
-            self.settings.assist_max if assist else 0,
+            self._assist_max if assist else 0,
         )
         return int(result)
 

@@ -39,6 +39,7 @@ from penstock_daemon.native import clock_ns, compare_and_swap, eventfd_signal, f
 _compile = njit(nogil=True, cache=True, error_model="numpy")
 
 _MONOTONIC = np.int32(1)
+_UNMARKED = np.int64(0)  # A literal would make Numba compile drain for it too.
 
 
 @_compile
@@ -66,7 +67,7 @@ def run(m: Any) -> None:
 
         for source in range(m.source_table.shape[0]):
             if turns_up(m, source):
-                count = drain(m, source, m.settings[memory.BATCH_MAX], 0)
+                count = drain(m, source, m.settings[memory.BATCH_MAX], _UNMARKED)
                 if count > 0:
                     work += count
                     wake_loop(m)
@@ -94,7 +95,7 @@ def assist(m: Any, source: int) -> int:
         settled = load_acquire(m.words, memory.CONTROL_PUBLISHED) == load_acquire(m.words, memory.CONTROL_CONSUMED)
         if settled and turns_up(m, source):
             started_ns = clock_ns(_MONOTONIC)
-            count = drain(m, source, m.settings[memory.BATCH_MAX], 0)
+            count = drain(m, source, m.settings[memory.BATCH_MAX], _UNMARKED)
             store_release(m.words, memory.ASSISTED, m.words[memory.ASSISTED] + count)
             store_release(m.words, memory.BUSY_NS, m.words[memory.BUSY_NS] + clock_ns(_MONOTONIC) - started_ns)
         finished = settled and not has_work(m)

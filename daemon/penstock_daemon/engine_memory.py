@@ -210,12 +210,20 @@ class EngineSizes:
         return padded(self.units_max) + padded(self.units_max // 2) + padded(self.memory_words + self.inputs_max + 1)
 
     @property
-    def weight_words(self) -> int:
-        """Float32 words of one model slot."""
+    def reservoir_words(self) -> int:
+        """Float32 words of one model's reservoir, without its leaks."""
         units, dense = padded(self.units_max), padded(self.dense_units_max)
         words = 0
-        words += units * (1 + self.inputs_max + 1)  # Bias, input weights, leak.
+        words += units * (1 + self.inputs_max)  # Bias, input weights.
         words += max(units * 2 * self.fan_in_max, dense * dense)  # Who is heard, and by what weight; or all of them.
+        return words
+
+    @property
+    def weight_words(self) -> int:
+        """Float32 words of one model slot."""
+        words = 0
+        words += self.reservoir_words
+        words += padded(self.units_max)  # Leaks.
         words += padded(MEMORY_GAINS_MAX)
         words += self.columns * HORIZONS_MAX * OUTPUTS_PER_HORIZON  # Readout.
         words += padded(HORIZONS_MAX * CALIBRATION_WORDS)

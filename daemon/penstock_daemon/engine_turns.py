@@ -28,6 +28,8 @@ from penstock_daemon.native import (
 from penstock_kernels import predictor
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")
+# For what compiled code alone calls: the way in from Python would cost as much to compile as the function.
+_part = njit(nogil=True, cache=True, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 REBUILD_PART = 64  # Journal ticks replayed per pass, about 0.2 ms: other sources wait no longer.
 RESET_STATE = int(memory.Command.RESET_STATE)
@@ -47,20 +49,20 @@ _BLOCK_TIMEOUT_MS = np.int32(200)  # The engine looks at its rings this often ev
 # --- Commands ---------------------------------------------------------------------------------------------------------
 
 
-@_compile
+@_part
 def commanded(m: Any) -> bool:
     """Return whether a command waits; it is at the place CONTROL_CONSUMED of the control ring."""
     return load_acquire(m.words, memory.CONTROL_PUBLISHED) > m.words[memory.CONTROL_CONSUMED]
 
 
-@_compile
+@_part
 def command_done(m: Any) -> None:
     """Free the slot of the command that was applied, and tell the loop."""
     store_release(m.words, memory.CONTROL_CONSUMED, m.words[memory.CONTROL_CONSUMED] + 1)
     wake_loop(m)
 
 
-@_compile
+@_part
 def settle_source(m: Any, command: Any) -> None:
     """Apply a command that is about a source. Overwrites its row of m.source_table."""
     kind, row = command[0], m.source_table[command[1]]
@@ -88,13 +90,13 @@ def forget(m: Any, state: int) -> None:
         m.running[state, index] = 0.0
 
 
-@_compile
+@_part
 def journalled(m: Any, state: int, model: int) -> int:
     """Return how many past ticks a rebuild of a state through *model* replays."""
     return min(m.seen[state], m.journal_words.shape[1], m.headers[model, _REBUILD_TICKS])
 
 
-@_compile
+@_part
 def replay_part(m: Any, state: int, model: int, first: int) -> int:
     """Replay a bounded part of a state's journal through *model* on the CPU, the state made cold before its first part.
 
@@ -129,14 +131,14 @@ def rebuild_part(m: Any, state: int, model: int) -> bool:
 # --- Ownership, waking, idling ------------------------------------------------------------------------------------------
 
 
-@_compile
+@_part
 def own(m: Any) -> None:
     """Take the ownership of all states; who has it now gives it back within microseconds."""
     while not compare_and_swap(m.words, memory.OWNER, 0, 1):
         nap_ns(_OWN_NAP_NS)
 
 
-@_compile
+@_part
 def wake_loop(m: Any) -> None:
     """Signal the event loop, if it waits: what was published before is visible to it after."""
     fence()
@@ -146,14 +148,14 @@ def wake_loop(m: Any) -> None:
         eventfd_signal(np.int32(m.settings[memory.LOOP_EVENT]))
 
 
-@_compile
+@_part
 def turns_up(m: Any, source: int) -> bool:
     """Return whether ticks of a source may be taken: it is open, and not held."""
     row = m.source_table[source]
     return row[memory.SOURCE_OPEN] == 1 and row[memory.SOURCE_HELD] == 0
 
 
-@_compile
+@_part
 def has_work(m: Any) -> bool:
     """Return whether any open source has a tick that the engine could take now."""
     for source in range(m.source_table.shape[0]):
@@ -168,7 +170,7 @@ def has_work(m: Any) -> bool:
     return False
 
 
-@_compile
+@_part
 def end_pass(m: Any, work: int, started_ns: int, idle_since_ns: int) -> int:
     """Count a pass, and idle if it had nothing to do; the states may have another owner while the engine sleeps.
 

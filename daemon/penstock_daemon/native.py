@@ -1,4 +1,4 @@
-"""What compiled code needs and Numba lacks: atomics, a fence, a clock, and four system calls.
+"""What compiled code needs and Numba lacks: atomics, a fence, a clock, four system calls, and calls by address.
 
 Numba may hoist a plain array load out of a spinning loop, and Arm may reorder two plain stores. So every word that two
 threads share is read with ``load_acquire`` and written with ``store_release``; ``fence`` orders a store before a later
@@ -148,3 +148,29 @@ def nap_ns(_typing: Any, _duration_ns: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(types.int64), generate
+
+
+@intrinsic
+def call_with_two(_typing: Any, _address: Any, _first: Any, _second: Any) -> Any:
+    """Call the C function ``int (void *, void *)`` at *address*; whoever gave the address keeps it valid."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return _call(builder, arguments[0], arguments[1:])
+
+    return types.int32(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def call_with_one(_typing: Any, _address: Any, _first: Any) -> Any:
+    """Call the C function ``int (void *)`` at *address*; whoever gave the address keeps it valid."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return _call(builder, arguments[0], arguments[1:])
+
+    return types.int32(types.int64, types.int64), generate
+
+
+def _call(builder: Any, address: Any, pointers: Any) -> Any:
+    function_type = ir.FunctionType(_INT32, [cgutils.voidptr_t] * len(pointers))
+    function = builder.inttoptr(address, function_type.as_pointer())
+    return builder.call(function, [builder.inttoptr(pointer, cgutils.voidptr_t) for pointer in pointers])
