@@ -14,7 +14,7 @@ from typing import Final
 from penstock_host.measure_compare import Comparison, Row, Verdict
 from penstock_host.measure_histogram import lower_edge_ns
 from penstock_host.measure_result import Measurement, Series, title_of
-from penstock_host.measure_words import change_text, microseconds_text, value_text, verdict_words
+from penstock_host.measure_words import change_text, microseconds_text, values_text, verdict_words
 from penstock_host.svg import Drawing
 
 WIDTH: Final = 960
@@ -29,7 +29,7 @@ _NOUNS: Final = {
     "rtla-timerlat": "lateness of a wake-up",
 }
 _LOOKS: Final = {Verdict.BETTER: "better", Verdict.WORSE: "worse", Verdict.SAME: "same", Verdict.UNKNOWN: "same"}
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 26, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 20, 26, 34
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def draw_comparison(comparison: Comparison) -> Drawing:
     drawing.words(
         16,
         below - 12,
-        f"{scales.noun.capitalize()}, and {_often_words(scales)}; both scales in tenfold steps",
+        f"{scales.noun.capitalize()}, and {often_words(scales)}; both scales in tenfold steps",
         size=12,
         bold=True,
     )
@@ -147,7 +147,7 @@ def draw_changes(rows: Sequence[Row]) -> Drawing:
     """Return a line per figure: its change in percent with its interval, better to the left of the middle."""
     line_height, top = 34, 24
     drawing = Drawing(WIDTH, top + line_height * len(rows) + 22, "What changed, with intervals of 95 %")
-    reach = _reach(rows)
+    reach = reach_of(rows)
     first, last = 300.0, 660.0
     middle = (first + last) / 2
 
@@ -157,18 +157,15 @@ def draw_changes(rows: Sequence[Row]) -> Drawing:
     drawing.words(first, 12, "better", look="better-words", size=10.5)
     drawing.words(last, 12, "worse", look="worse-words", size=10.5, anchor="end")
     bottom = top + line_height * len(rows)
-    for share in (-1.0, -0.5, 0.0, 0.5, 1.0):
-        x = place(share * reach)
-        drawing.line(x, top - 6, x, bottom, "axis" if share == 0 else "grid")
-        drawing.words(
-            x, bottom + 13, f"{share * reach:+.0%}" if share else "0", look="quiet", size=9.5, anchor="middle"
-        )
+    for mark in (-1.0, -0.5, 0.0, 0.5, 1.0):
+        x = place(mark * reach)
+        drawing.line(x, top - 6, x, bottom, "axis" if mark == 0 else "grid")
+        drawing.words(x, bottom + 13, f"{mark * reach:+.0%}" if mark else "0", look="quiet", size=9.5, anchor="middle")
     for number, row in enumerate(rows):
         y = top + line_height * (number + 0.5)
         look = _LOOKS[row.verdict]
         drawing.words(16, y - 2, row.figure.words, size=12)
-        values = f"{value_text(row.before, row.figure.unit)} -> {value_text(row.after, row.figure.unit)}"
-        drawing.words(16, y + 12, values, look="quiet", size=10.5)
+        drawing.words(16, y + 12, values_text(row), look="quiet", size=10.5)
         drawing.words(last + 24, y - 2, row.verdict.value, look=f"{look}-words", size=12, bold=True)
         drawing.words(last + 24, y + 12, change_text(row), look="quiet", size=10)
         share = row.change_share
@@ -183,7 +180,7 @@ def draw_changes(rows: Sequence[Row]) -> Drawing:
     return drawing
 
 
-def _reach(rows: Sequence[Row]) -> float:
+def reach_of(rows: Sequence[Row]) -> float:
     """Return the share at the ends of the scale of changes: 25 % to 100 %, by what there is to see."""
     seen = [
         abs(value / row.before)
@@ -250,5 +247,6 @@ def _rate_text(power: int, scales: Scales) -> str:
     return f"{10.0**power:g}/s" if power >= -3 else f"1e{power}/s"
 
 
-def _often_words(scales: Scales) -> str:
+def often_words(scales: Scales) -> str:
+    """Return what the scale upwards says."""
     return "how often per second" if scales.often == "per second" else "as a share of all"

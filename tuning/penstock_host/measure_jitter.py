@@ -63,7 +63,7 @@ def measure_jitter(
     _check(cpus, seconds, threshold_us)
     slices = max(round(seconds / SLICE_S), SLICES_MIN)
     slice_ns = round(seconds * 1e9 / slices)
-    taken = datetime.now(UTC).isoformat(timespec="seconds")
+    taken = datetime.now(UTC).isoformat(timespec="milliseconds")
     facts = host_facts()
     with _stepped_aside(cpus) as watching_from:
         start_ns = time.monotonic_ns() + round((_START_S + _START_PER_CPU_S * len(cpus)) * 1e9)

@@ -56,7 +56,7 @@ def measure_path(runner: Runner, *, seconds: float, address: str = "", label: st
         f"{interval_s:g}",
     ]
     command += ["--to", address] if address else []
-    taken = datetime.now(UTC).isoformat(timespec="seconds")
+    taken = datetime.now(UTC).isoformat(timespec="milliseconds")
     facts = host_facts()
     try:
         outcome = runner.run(command, timeout_s=seconds + _GRACE_S)

@@ -115,7 +115,7 @@ def measure_with(tool: Tool, runner: Runner, cpus: frozenset[int], *, seconds: f
     if whole > SECONDS_MAX:
         raise MeasurementError(f"--seconds: want at most {SECONDS_MAX:,}, was {seconds:g}; ten minutes tell most")
     command = tool.command(format_cpus(cpus), len(cpus), whole)
-    taken = datetime.now(UTC).isoformat(timespec="seconds")
+    taken = datetime.now(UTC).isoformat(timespec="milliseconds")
     facts = host_facts()
     try:
         outcome = runner.run(command, timeout_s=whole + _GRACE_S)

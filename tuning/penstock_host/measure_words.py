@@ -24,13 +24,19 @@ def microseconds_text(microseconds: float) -> str:
     return f"{microseconds / 1e6:.2f} s"
 
 
-def value_text(value: float, unit: str) -> str:
-    """Return a figure with its unit."""
+def value_text(value: float, unit: str, beside: float = 0.0) -> str:
+    """Return a figure with its unit; one that stands beside a large one has that one's."""
     if unit == "us":
         return microseconds_text(value)
-    if unit == "ppm" and abs(value) >= 100_000:
+    if unit == "ppm" and max(abs(value), abs(beside)) >= 10_000:
         return f"{value / 10_000:.2f} %"
     return f"{value:,.0f} {unit}" if abs(value) >= 100 else f"{value:.2f} {unit}"
+
+
+def values_text(row: Row) -> str:
+    """Return a figure before and after."""
+    beside = max(row.before, row.after)
+    return " -> ".join(value_text(value, row.figure.unit, beside) for value in (row.before, row.after))
 
 
 def change_text(row: Row) -> str:
@@ -40,7 +46,8 @@ def change_text(row: Row) -> str:
     text = f"{share:+.0%}" if share is not None and abs(share) < 10 else _signed(change, row.figure.unit)
     if row.interval is None:
         return text
-    low, high = (_signed(value, row.figure.unit) for value in (row.interval.low, row.interval.high))
+    beside = max(row.before, row.after)
+    low, high = (_signed(value, row.figure.unit, beside) for value in (row.interval.low, row.interval.high))
     return f"{text} ({low} to {high})"
 
 
@@ -73,7 +80,7 @@ def host_line(measurement: Measurement) -> str:
     parts = [
         str(host.get("cpu_model", "an unknown CPU")),
         f"kernel {host.get('kernel', 'unknown')}",
-        f"isolated {host.get('isolated', 'none')}",
+        f"isolated {host.get('isolated') or 'none'}",
         f"governor {host.get('governors', 'unknown')}",
         f"clock {host.get('clocksource', 'unknown')}",
         f"virtualised {host.get('virtualised', 'unknown')}",
@@ -122,11 +129,11 @@ def _rows(rows: Sequence[Row]) -> list[str]:
     width = max(len(f"{row.series}: {row.figure.words}") for row in rows)
     return [
         f"{row.verdict.value:<14} {f'{row.series}: {row.figure.words}':<{width}}  "
-        f"{value_text(row.before, row.figure.unit)} -> {value_text(row.after, row.figure.unit)}, {change_text(row)}"
+        f"{values_text(row)}, {change_text(row)}"
         for row in rows
     ]
 
 
-def _signed(value: float, unit: str) -> str:
-    text = value_text(value, unit)
+def _signed(value: float, unit: str, beside: float = 0.0) -> str:
+    text = value_text(value, unit, beside)
     return text if value < 0 else f"+{text}"
