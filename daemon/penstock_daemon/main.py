@@ -81,10 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _run(config: object) -> int:
     """Start, serve until a signal, stop."""
     from penstock_daemon.config import Config
+    from penstock_daemon.derived import StartError
     from penstock_daemon.engine import EngineError
     from penstock_daemon.notify import Notifier
     from penstock_daemon.recorder import RecorderError
-    from penstock_daemon.server import Daemon, StartError
+    from penstock_daemon.server import Daemon
     from penstock_daemon.socket_guard import ListenError
     from penstock_kernels.model import ModelError
 

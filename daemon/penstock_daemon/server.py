@@ -17,6 +17,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -24,12 +25,15 @@ import grpc
 import structlog
 
 from penstock.v1 import latency_pb2_grpc, model_pb2_grpc
-from penstock_daemon import admin_services, placement
+from penstock_daemon import admin_services, derived, placement
 from penstock_daemon.addresses import TcpAddress, UnixAddress, parse_address
 from penstock_daemon.admin_services import HealthService, LatencyService, ModelService
 from penstock_daemon.config import Config
-from penstock_daemon.engine import Engine, EngineSettings
-from penstock_daemon.engine_memory import EngineSizes, Idle
+from penstock_daemon.derived import StartError
+from penstock_daemon.device.backend import DeviceError
+from penstock_daemon.device.care import DeviceCare
+from penstock_daemon.device.select import Choice, make_engine
+from penstock_daemon.engine import Engine
 from penstock_daemon.loop_link import LoopLink
 from penstock_daemon.metrics import MetricsSnapshot
 from penstock_daemon.metrics_server import MetricsServer
@@ -39,17 +43,13 @@ from penstock_daemon.online_table import OnlineTable
 from penstock_daemon.prediction_service import SERVICE, PredictionService, Recording
 from penstock_daemon.readable import ReadableRequests
 from penstock_daemon.recorder import Recorder
-from penstock_daemon.session_table import SessionLimits, SessionTable
+from penstock_daemon.session_table import SessionTable
 from penstock_daemon.sessions import Session
-from penstock_daemon.snapshot import SnapshotTaker
+from penstock_daemon.snapshot import SnapshotTaker, predictions_of
 from penstock_daemon.socket_guard import AddressGuard, ListenError, check_port_free, guard_address
-from penstock_kernels.features import FEATURES
-from penstock_kernels.online_layout import OnlineSettings, regressors
-from penstock_kernels.online_rls import OnlineError, check_forgetting
 
 SERVICES: Final = (SERVICE, "penstock.v1.ModelService", "penstock.v1.LatencyService")
 _KEEP_S: Final = 0.25  # How often heartbeats, graces and clocks are looked after.
-_IDLE: Final = {"spin": Idle.SPIN, "spin_then_sleep": Idle.SPIN_THEN_SLEEP, "block": Idle.BLOCK}
 _LATE_KEEP_NS: Final = 1_000_000_000  # A keeper that comes later than this was held up with everybody else.
 _STOP_RECORDER_S: Final = 5.0
 
@@ -66,10 +66,6 @@ class _LostClients(logging.Filter):
         """Return whether *record* is about anything else."""
         kind = record.exc_info[0] if record.exc_info else None
         return kind is None or kind.__name__ != "ExecuteBatchError"
-
-
-class StartError(Exception):
-    """The daemon can't start; the sentence says what to mend."""
 
 
 class Daemon:
@@ -119,13 +115,14 @@ class Daemon:
                 int(config.record.rotate_s * 1e9),
                 config.record.queue_mb * 1024 * 1024,
             )
-        self.engine = Engine(self._sizes(), self._engine_settings())
-        self.models = ModelTable(self.engine, config.models.folder, half=config.engine.device_weights == "float16")
         loop = asyncio.get_running_loop()
+        self.engine, choice = await loop.run_in_executor(None, self._make_engine)
+        self._device = DeviceCare(self.engine, choice, config.engine, partial(predictions_of, self.engine))
+        self.models = ModelTable(self.engine, config.models.folder, half=config.engine.device_weights == "float16")
         self._link = LoopLink(self.engine, loop)
         folder = config.online.snapshot_folder
         online = OnlineTable(self.engine, Path(folder) if folder else None)
-        self.sessions = SessionTable(self.engine, self._link, self.models, online, self._limits())
+        self.sessions = SessionTable(self.engine, self._link, self.models, online, derived.session_limits(config))
         self._snapshots = SnapshotTaker(self.engine, self.sessions, self.models, self._recorder)
         self.predictions = PredictionService(
             self.sessions,
@@ -160,7 +157,7 @@ class Daemon:
             metrics=self.metrics_address or "off",
             model=model.name,
             demonstration=model.demonstration,
-            engine="cpu",
+            **self._device.described(),
             idle=config.engine.idle,
             arena_mib=round(self.engine.arena.used_bytes / 2**20, 1),
             warm_up_slowest_us=round(warm_ns / 1e3),
@@ -180,56 +177,6 @@ class Daemon:
                 f"server.cores: CPUs {sorted(self._placement.server)} can't be used ({error.strerror}); "
                 "name CPUs that are online and allowed to this process, or leave it empty"
             ) from error
-
-    def _sizes(self) -> EngineSizes:
-        config = self.config
-        return EngineSizes(
-            sources=config.sessions.max + 1,  # One is the warm-up's.
-            slots=config.sessions.in_flight_max,
-            states=config.sessions.states_max + 1,  # As above.
-            model_slots=config.models.slots,
-            units_max=config.models.units_max,
-            dense_units_max=config.models.dense_units_max,
-            online_states=config.online.states if config.online.enabled else 0,
-            online=self._online_settings(),
-        )
-
-    def _online_settings(self) -> OnlineSettings:
-        online = self.config.online
-        try:
-            check_forgetting(online.forgetting, regressors(FEATURES, online.units), field="online.forgetting")
-            return OnlineSettings(
-                units=online.units,
-                forgetting=online.forgetting,
-                trace_max=online.trace_max,
-                updates_per_tick=online.updates_per_tick,
-                pending_max=online.pending_max,
-            )
-        except OnlineError as error:
-            raise StartError(str(error)) from error
-
-    def _engine_settings(self) -> EngineSettings:
-        config = self.config
-        idle = _IDLE[config.engine.idle]
-        return EngineSettings(
-            idle=idle,
-            spin_ns=config.engine.spin_us * 1_000 if idle == Idle.SPIN_THEN_SLEEP else 0,
-            batch_max=config.engine.batch_max,
-            assist_max=config.engine.assist_max if idle == Idle.BLOCK else 0,
-            budget_ns=config.budget.total_us * 1_000,
-            stale_ns=config.budget.stale_us * 1_000,
-            cpus=self._placement.engine,
-        )
-
-    def _limits(self) -> SessionLimits:
-        sessions = self.config.sessions
-        return SessionLimits(
-            sessions_max=sessions.max,
-            instruments_max=sessions.instruments_max,
-            resumable_max=sessions.resumable_max,
-            resume_grace_ns=int(sessions.resume_grace_s * 1e9),
-            heartbeat_interval_ns=int(sessions.heartbeat_interval_s * 1e9),
-        )
 
     async def _listen(self, address: UnixAddress | TcpAddress) -> None:
         server = grpc.aio.server(
@@ -270,10 +217,26 @@ class Daemon:
         assert self._guard is not None, "the address is guarded before it is bound"
         self._guard.after_bind()
 
+    def _make_engine(self) -> tuple[Engine, Choice]:
+        """Choose what predicts, and make the engine on it. Runs on an executor thread: a GPU takes seconds."""
+        config = self.config
+        sizes, settings = derived.engine_sizes(config), derived.engine_settings(config, self._placement.engine)
+        try:
+            return make_engine(config.engine, sizes, settings)
+        except DeviceError as error:
+            raise StartError(f"engine.device: {error}") from error
+
     def _warm_up(self) -> int:
         """Load, compile, start, warm up, lock. Runs on an executor thread while health answers NOT_SERVING."""
+        try:
+            return self._warm_up_engine()
+        except DeviceError as error:
+            raise StartError(f"engine.device: {error}") from error
+
+    def _warm_up_engine(self) -> int:
         self.models.load_first(self.config.models.active)  # First: a bad file is to be told before all the work.
-        self.engine.compile()
+        if self.engine.device is None:  # Else it was compiled when it was chosen.
+            self.engine.compile()
         self.engine.arena.touch()
         if self.config.memory.lock != "off":
             self._memory_note = self.engine.arena.lock()
@@ -303,6 +266,7 @@ class Daemon:
         return self._snapshots.take(
             serving=self.predictions.ready and not self.predictions.draining,
             arena_locked=not self._memory_note and self.config.memory.lock != "off",
+            device=self._device.snapshot(),
         )
 
     # --- Service --------------------------------------------------------------------------------------------------
@@ -319,6 +283,7 @@ class Daemon:
                 self._failed.set()
                 return
             self.engine.refresh_unix_offset()
+            self._device.look()
             now_ns = time.monotonic_ns()
             late_ns = max(now_ns - kept_ns - _LATE_KEEP_NS, 0)
             kept_ns = now_ns
@@ -375,6 +340,8 @@ class Daemon:
         _log.info("stopped")
 
     def _stop_engine(self) -> None:
+        if hasattr(self, "_device"):
+            self._device.close()
         if hasattr(self, "_link"):
             self._link.close()
         if hasattr(self, "engine"):

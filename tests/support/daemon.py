@@ -24,6 +24,7 @@ from support.models import random_model
 
 START_TIMEOUT_S = 90.0  # The first start on a machine compiles.
 STOP_TIMEOUT_S = 20.0
+MODULE = "penstock_daemon.main"  # What is run; another one may stand before it.
 
 
 @dataclass
@@ -68,12 +69,13 @@ def launch_daemon(
     address: str = "",
     arguments: tuple[str, ...] = (),
     environment: dict[str, str] | None = None,
+    module: str = MODULE,
 ) -> RunningDaemon:
     """Start a daemon and return it at once; the caller waits, and stops it."""
     address = address or f"unix:{folder}/penstock.sock"
     log_path = folder / f"penstockd-{time.monotonic_ns()}.log"
     settings = (f"server.address={address}", "metrics.address=", *sets)
-    command = [sys.executable, "-m", "penstock_daemon.main", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     for setting in settings:
         command += ["--set", setting]
     with log_path.open("wb") as log:
@@ -89,9 +91,10 @@ def start_daemon(
     address: str = "",
     arguments: tuple[str, ...] = (),
     environment: dict[str, str] | None = None,
+    module: str = MODULE,
 ) -> RunningDaemon:
     """Start a daemon and return it once it serves; the caller stops it."""
-    daemon = launch_daemon(folder, *sets, address=address, arguments=arguments, environment=environment)
+    daemon = launch_daemon(folder, *sets, address=address, arguments=arguments, environment=environment, module=module)
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         for served in daemon.events("serving"):
@@ -111,9 +114,10 @@ def running_daemon(
     address: str = "",
     arguments: tuple[str, ...] = (),
     environment: dict[str, str] | None = None,
+    module: str = MODULE,
 ) -> Iterator[RunningDaemon]:
     """A daemon for the length of a block; it must stop cleanly unless the block has ended it, and log no traceback."""
-    daemon = start_daemon(folder, *sets, address=address, arguments=arguments, environment=environment)
+    daemon = start_daemon(folder, *sets, address=address, arguments=arguments, environment=environment, module=module)
     try:
         yield daemon
     finally:
