@@ -214,6 +214,15 @@ CHECKS: Final[tuple[Check, ...]] = (
     check_odd_ticks,
 )
 
+# Of the resident kernel, which is compiled for each model anew: no further sizes, and never several models.
+OF_ONE_MODEL: Final[tuple[Check, ...]] = (
+    check_agrees_with_the_reference_and_equals_the_cpu_engine,
+    check_does_not_see_how_ticks_were_batched,
+    check_does_not_see_its_neighbours,
+    check_cold_begins_anew,
+    check_advancing_gives_no_forecast_and_the_same_state,
+)
+
 
 def check_half_weights(side: Side, round_to_half: Callable[[Model], Model]) -> None:
     """A side that keeps half weights has the CPU's bits of the rounded model, and moves away from the model as fitted."""

@@ -7,6 +7,7 @@ A schedule cuts the streams into micro-batches. A side that knows no micro-batch
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +22,7 @@ from penstock_kernels.drive import new_place, run_predictions
 from penstock_kernels.model import Model
 from penstock_kernels.packed import pack
 from penstock_tuning.bench.gpu_lane import Lane, Transfer, Visit
+from penstock_tuning.bench.gpu_resident import ResidentLane
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,18 +177,51 @@ class DeviceSide:
         )
         lane.pause_ns = self._pause_ns
         self.scratch_words = lane.plan.scratch_words
-        state_of = [len(streams) - number for number in range(len(streams))]  # Not in order, and neither end is used.
-        for number in poisoned:
-            lane.spoil(state_of[number], np.nan)
-        answers = _empty(streams, flags=True)
-        positions = [0] * len(streams)
+        return walked(lane, streams, schedule, poisoned, eager=self._eager)
+
+
+class ResidentSide:
+    """The resident kernel, of one model at a time."""
+
+    name = "resident"
+    exact = True
+
+    def __init__(self, backend: DeviceBackend, *, half: bool = False, pause_ns: int = 0, blocks_max: int = 0) -> None:
+        self.backend, self._half, self._pause_ns, self._blocks_max = backend, half, pause_ns, blocks_max
+
+    def predict(
+        self, models: Sequence[Model], streams: Sequence[Stream], schedule: Schedule, *, poisoned: Sequence[int] = ()
+    ) -> list[Answer]:
+        assert len(models) == 1, "a resident kernel has one model"
+        lane = ResidentLane(
+            self.backend,
+            pack(models[0]),
+            states=len(streams) + 2,
+            items_max=max(sum(part.count for part in batch) for batch in schedule),
+            half=self._half,
+            blocks_max=self._blocks_max,
+        )
+        lane.pause_ns = self._pause_ns
+        return walked(lane, streams, schedule, poisoned)
+
+
+def walked(
+    lane: Lane, streams: Sequence[Stream], schedule: Schedule, poisoned: Sequence[int], *, eager: bool = False
+) -> list[Answer]:
+    """Return what a lane answers to a schedule, micro-batch by micro-batch."""
+    state_of = [len(streams) - number for number in range(len(streams))]  # Not in order, and neither end is used.
+    for number in poisoned:
+        lane.spoil(state_of[number], np.nan)
+    answers = _empty(streams, flags=True)
+    positions = [0] * len(streams)
+    with lane if isinstance(lane, ResidentLane) else contextlib.nullcontext():
         for batch in schedule:
             visits = []
             for part in batch:
                 stream, start = streams[part.stream], positions[part.stream]
                 some = stream.ticks[start : start + part.count]
                 visits.append(Visit(state_of[part.stream], some, stream.model, part.cold, part.advance))
-            results = lane.send(visits, eager=self._eager, blocks=1 << (len(visits) - 1).bit_length())
+            results = lane.send(visits, eager=eager, blocks=1 << (len(visits) - 1).bit_length())
             item = 0
             for part in batch:
                 start = positions[part.stream]
@@ -197,4 +232,4 @@ class DeviceSide:
                 assert np.all(some["started_ns"] <= some["done_ns"])
                 positions[part.stream] += part.count
                 item += part.count
-        return answers
+    return answers

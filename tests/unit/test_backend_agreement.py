@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,7 +14,7 @@ from penstock_kernels.half_weights import round_to_half
 from penstock_kernels.packed import COLUMNS_PADDED, MEMORY_COLUMNS, UNITS, pack
 from penstock_tuning.bench.gpu_lane import Transfer
 from support import backend_checks
-from support.backend_sides import Answer, CpuSide, DeviceSide, ReferenceSide, Side, Stream
+from support.backend_sides import Answer, CpuSide, DeviceSide, ReferenceSide, ResidentSide, Side, Stream
 from support.host_device import SHARED_BYTES_MAX, SHUFFLED, HostDevice, host_device
 from support.tick_stream import tick_stream
 from support.tolerance import tolerance_of
@@ -54,14 +55,23 @@ def test_every_way_to_the_device_gives_the_same_bits(device: HostDevice, way: st
     backend_checks.check_cold_begins_anew(side)
 
 
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_the_resident_kernel_gives_the_same_bits(device: HostDevice, blocks: int) -> None:
+    side = ResidentSide(device, pause_ns=PAUSE_NS, blocks_max=blocks)
+    backend_checks.check_does_not_see_its_neighbours(side)
+    backend_checks.check_cold_begins_anew(side)
+    backend_checks.check_advancing_gives_no_forecast_and_the_same_state(side)
+
+
 def test_half_weights_have_the_bits_of_the_rounded_model(device: HostDevice) -> None:
     backend_checks.check_half_weights(DeviceSide("half", device, half=True, **SHARED), round_to_half)
 
 
 def test_a_model_gives_the_same_bits_in_the_last_shared_memory_and_past_it() -> None:
     packed = pack(backend_checks.large_model(200))
-    sizes = (int(packed.header[word]) for word in (UNITS, COLUMNS_PADDED, MEMORY_COLUMNS))
-    needed = plan_predict(*sizes, SHARED_BYTES_MAX).shared_bytes
+    sizes = [int(packed.header[word]) for word in (UNITS, COLUMNS_PADDED, MEMORY_COLUMNS)]
+    fits = range(SHARED_BYTES_MAX)
+    needed = bisect_left(fits, True, key=lambda size: plan_predict(*sizes, size).scratch_words == 0)
     for shared_bytes, spills in ((needed, False), (needed - 1, True)):
         with host_device(shared_bytes_max=shared_bytes, order=SHUFFLED) as small:
             side = DeviceSide("graph", small, pause_ns=PAUSE_NS)

@@ -30,6 +30,7 @@ from penstock_kernels.model import Model
 from penstock_kernels.packed import pack
 from penstock_tuning.bench import gpu_loop, gpu_sides
 from penstock_tuning.bench.gpu_lane import Lane, Transfer, Visit
+from penstock_tuning.bench.gpu_resident import ResidentLane
 from penstock_tuning.bench.kernel_sides import drawn_model
 from penstock_tuning.bench.parts import Plan, be_part
 from penstock_tuning.market.settings import MarketSettings
@@ -81,6 +82,7 @@ class Bench:
                 self._eager(lane, units, count)
                 self._cpu(model, units, count)
                 self._plain(model, units, count)
+            self._resident(model, units)
             self._memory(lane, model, units)
         self._transfers(middle)
         self._bandwidth()
@@ -147,6 +149,20 @@ class Bench:
     def _graph(self, lane: Lane, units: int, states: int, mode: str = "graph") -> None:
         self._write(lane, states)
         self._trip(mode, units, states, self._trips(lane, lane.graph(states), states))
+
+    def _resident(self, model: Model, units: int) -> None:
+        """Ring the resident kernel for every number of states; it is on the device for these cells alone."""
+        states = max(self._plan["states"])
+        try:
+            lane = ResidentLane(self._backend, pack(model), states=states, items_max=states)
+        except ValueError as exc:
+            self._emit({"kind": "not_measured", "what": f"resident, {units} units", "why": str(exc)})
+            return
+        lane.pause_ns = int(self._plan.get("pause_ns", 0))
+        with lane:
+            for count in self._plan["states"]:
+                self._write(lane, count)
+                self._trip("resident", units, count, self._trips(lane, 0, count))
 
     def _eager(self, lane: Lane, units: int, states: int) -> None:
         self._write(lane, states)
