@@ -83,6 +83,13 @@ def test_timerlat_has_a_series_per_column(tmp_path) -> None:
     assert quantile_ns(series["CPU 1 thread"].counts, 1.0) == 58_000
 
 
+def test_timerlat_counts_what_is_over_its_table_as_its_longest(tmp_path) -> None:
+    table = "Index   Thr-002\n0   5\n7   2\nover:   3\ncount:   10\nmin:   0\navg:   2\nmax:   900\n"
+    (series,) = measure_with(TOOLS["rtla-timerlat"], recorded(tmp_path, "rtla-timerlat", table), CPUS, seconds=5).series
+    assert (series.count, series.max_ns) == (10, 900_000)
+    assert quantile_ns(series.counts, 0.8) == 900_000
+
+
 def test_hwlatdetect_tells_gaps_and_interrupts_of_the_firmware(tmp_path) -> None:
     (series,) = measured(tmp_path, "hwlatdetect").series
     assert (series.max_ns, series.count) == (48_000, 3)
@@ -111,6 +118,7 @@ def test_absent_tool_says_how_to_get_it(tmp_path, tool) -> None:
         measure_with(TOOLS[tool], RecordedRunner(tmp_path), CPUS, seconds=5)
 
 
+NO_TICKS = {"buckets": [], "counts": [], "sum_ns": 0, "max_ns": 9_999_999, "negative": 0}
 LATENCY = {
     "address": "unix:/run/penstock.sock",
     "interval_s": 0.5,
@@ -132,6 +140,7 @@ LATENCY = {
             ],
         },
         {"taken_ns": 2, "histograms": []},
+        {"taken_ns": 3, "histograms": [{"path": "GRPC", "stage": "TOTAL", "pace": "REALTIME", **NO_TICKS}]},
     ]
     * 10,
     "budgets": [{"path": "GRPC", "stage": "TOTAL", "bound_ns": 5_000_000, "exceeded": 0}],

@@ -223,14 +223,14 @@ def _outline(series: Series, scales: Scales) -> list[tuple[float, float]]:
 
 def _x(length_ns: float, scales: Scales) -> float:
     share = (math.log10(length_ns) - scales.first_decade) / (scales.last_decade - scales.first_decade)
-    return _LEFT + min(max(share, 0.0), 1.0) * (PANEL_WIDTH - _RIGHT - _LEFT)
+    return _LEFT + share * (PANEL_WIDTH - _RIGHT - _LEFT)
 
 
 def _y(rate: float, scales: Scales) -> float:
     # A little of the scale lies below its lowest power, so that the rarest bar is seen.
     share = (math.log10(rate) - scales.low + 0.3) / (scales.high - scales.low + 0.3)
     bottom = PANEL_HEIGHT - _BOTTOM
-    return bottom - min(max(share, 0.0), 1.0) * (bottom - _TOP)
+    return bottom - share * (bottom - _TOP)
 
 
 def _length_text(decade: int) -> str:
