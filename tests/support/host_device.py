@@ -112,6 +112,7 @@ class HostDevice:
         self._library = _runtime()
         self._library.shim_enter_thread()
         self._stream: int = self._library.shim_open(order)
+        self._resident: int = self._library.shim_open(order)
         self._closed = False
         self._execs: list[int] = []
         self._taken: list[tuple[NDArray[Any], int, int]] = []
@@ -131,6 +132,7 @@ class HostDevice:
         self.launch_address = _address(self._library.shim_launch)
         self.query_address = _address(self._library.shim_query)
         self.stream = self._stream
+        self.resident_stream = self._resident
 
     # --- As DeviceBackend says ------------------------------------------------------------------------------------------
 
@@ -194,7 +196,8 @@ class HostDevice:
 
     def launch(self, kernel: Any, shape: LaunchShape, arguments: Sequence[int]) -> None:
         self.counters.eager_launches += 1
-        code = self._library.shim_launch(self._exec(kernel, shape, arguments, (), ()), self._stream)
+        stream = self._resident if kernel.name == RESIDENT else self._stream
+        code = self._library.shim_launch(self._exec(kernel, shape, arguments, (), ()), stream)
         if code:
             raise DeviceError(f"launch of {kernel.name} failed: code={code} {self.message()}")
 
@@ -230,8 +233,10 @@ class HostDevice:
         if self._closed:
             return
         self._closed = True
-        left = self._library.shim_close(self._stream, int(CLOSE_S * 1e9))
-        assert not left, "a kernel comes to no barrier and no pause, and can't be ended: does it spin without pause_ns?"
+        left = [self._library.shim_close(stream, int(CLOSE_S * 1e9)) for stream in (self._resident, self._stream)]
+        assert not any(left), (
+            "a kernel comes to no barrier and no pause, and can't be ended: does it spin without pause_ns?"
+        )
         for exec_address in self._execs:
             self._library.shim_exec_free(exec_address)
 
@@ -247,7 +252,8 @@ class HostDevice:
 
     def set_order(self, order: int) -> None:
         """Run the threads of later blocks in another order."""
-        self._library.shim_set_order(self._stream, order)
+        for stream in (self._stream, self._resident):
+            self._library.shim_set_order(stream, order)
 
     def fail_launch(self, code: int = LOST, *, after: int = 0) -> None:
         """Let *after* launches go well; the next returns *code* and does nothing."""
@@ -263,7 +269,8 @@ class HostDevice:
 
     def lose(self, code: int = LOST) -> None:
         """Lose the device now, whatever runs on it."""
-        self._library.shim_lose(self._stream, code)
+        for stream in (self._stream, self._resident):
+            self._library.shim_lose(stream, code)
 
     def delay(self, span_ns: int) -> None:
         """Begin later launches so much later; 0 ends that."""

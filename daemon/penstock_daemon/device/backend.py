@@ -1,8 +1,8 @@
 """The seam between the engine and a device: what the engine asks of it, and nothing else.
 
 CUDA stands behind it through CuPy (``cuda_backend.py``); the tests put the same kernels, compiled for the host, behind
-it. All of this is called before SERVING, or off the engine thread. While ticks flow the engine knows three numbers
-alone: the addresses of two C functions and a stream, which its compiled loop calls.
+it. All of this is called before SERVING, or off the engine thread. While ticks flow the engine knows four numbers
+alone: the addresses of two C functions and two streams, which its compiled loop calls.
 
     launch(exec, stream) -> 0, or an error       cuGraphLaunch
     query(stream)        -> 0 done, NOT_READY, or an error      cuStreamQuery
@@ -101,6 +101,7 @@ class DeviceBackend(Protocol):
     launch_address: int
     query_address: int
     stream: int
+    resident_stream: int  # Of the resident kernel alone: graphs go on beside it.
 
     def enter_thread(self) -> None:
         """Make the calling thread one that may launch; once per thread."""
@@ -124,7 +125,7 @@ class DeviceBackend(Protocol):
         """Overwrite a contiguous host array with device memory and wait for it."""
 
     def launch(self, kernel: Any, shape: LaunchShape, arguments: Sequence[int]) -> None:
-        """Launch a kernel at once, on ``stream``, and do not wait; counted as eager."""
+        """Launch a kernel at once, on ``stream``, and do not wait; counted as eager. The resident one has its own stream."""
 
     def capture(
         self,

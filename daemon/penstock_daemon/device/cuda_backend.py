@@ -1,9 +1,9 @@
 """DeviceBackend on an NVIDIA GPU, through CuPy and the driver's own functions.
 
     stream     of launches and graphs; the engine waits on words in pinned memory, never on it
-    copies     a second stream, for uploads, downloads and the clock: they go on while a kernel runs that never ends
+    copies     a second stream, for uploads, downloads and the clock: they go on while the resident kernel runs on a third
 
-Both are non-blocking, so nothing here waits for the default stream, and nothing synchronises the device. Copies go
+All are non-blocking, so nothing here waits for the default stream, and nothing synchronises the device. Copies go
 through a pinned buffer: copying pageable memory has waits of the driver's own. A call may come from any thread.
 
 A copy waits for the kernels that ``launch`` started before it, but for the resident one. A graph that was launched by
@@ -119,7 +119,8 @@ class CudaBackend:
         with asked("make its streams"):
             self._stream = cuda.stream_type(non_blocking=True)
             self.stream = int(self._stream.ptr)
-            self._copies = int(cuda.runtime.streamCreateWithFlags(cuda.runtime.streamNonBlocking))
+            flags = cuda.runtime.streamNonBlocking
+            self._copies, self.resident_stream = (int(cuda.runtime.streamCreateWithFlags(flags)) for _ in range(2))
             self._context = int(cuda.driver.ctxGetCurrent())
         self._pending = False  # Something that ``launch`` started may still run.
         self._copying = threading.Lock()  # Of the pinned buffer that copies go through.
@@ -192,11 +193,11 @@ class CudaBackend:
         return CudaKernel(name, function, module, shared_bytes)
 
     def launch(self, kernel: CudaKernel, shape: LaunchShape, arguments: Sequence[int]) -> None:
-        """Launch a kernel at once, on ``stream``, and do not wait; counted as eager."""
+        """Launch a kernel at once, on ``stream``, and do not wait; counted as eager. The resident one has its own stream."""
         self.counters.eager_launches += 1
         with asked(f"launch {kernel.name}"):
             self._enter()
-            self._launch(kernel, shape, arguments, self.stream)
+            self._launch(kernel, shape, arguments, self.resident_stream if kernel.endless else self.stream)
         self._pending |= not kernel.endless
 
     def _launch(self, kernel: CudaKernel, shape: LaunchShape, arguments: Sequence[int], stream: int) -> None:
@@ -314,7 +315,7 @@ class CudaBackend:
     # --- Waiting --------------------------------------------------------------------------------------------------
 
     def synchronize(self) -> None:
-        """Wait for ``stream``; while a resident kernel runs there, for ever."""
+        """Wait for ``stream``."""
         with asked("finish"):
             self._enter()
             self._cuda.runtime.streamSynchronize(self.stream)
@@ -368,8 +369,7 @@ class CudaBackend:
         """
         if self._closed:
             return
-        self._closed = True
-        runtime, driver = self._cuda.runtime, self._cuda.driver
+        self._closed, runtime, driver = True, self._cuda.runtime, self._cuda.driver
         refused = contextlib.suppress(RuntimeError)
         with refused:
             self._enter()
@@ -382,7 +382,7 @@ class CudaBackend:
             (runtime.hostUnregister, self._locked),
             (runtime.freeHost, self._pinned),
             (runtime.free, self._taken),
-            (runtime.streamDestroy, [self._copies]),
+            (runtime.streamDestroy, [self._copies, self.resident_stream]),
         ):
             for part in parts:
                 with refused:
@@ -392,7 +392,8 @@ class CudaBackend:
     def _busy(self) -> bool:
         """Wait a little for the streams; returns whether work is under way still. After a fault nothing is."""
         deadline_s = time.monotonic() + _CLOSE_S
-        while any(self._cuda.runtime.streamQuery(stream) == NOT_READY for stream in (self.stream, self._copies)):
+        query, streams = self._cuda.runtime.streamQuery, (self.stream, self.resident_stream, self._copies)
+        while NOT_READY in map(query, streams):
             if time.monotonic() > deadline_s:
                 return True
             time.sleep(0.001)

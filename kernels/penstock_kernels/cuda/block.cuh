@@ -131,9 +131,11 @@ struct Predictor {
     }
 
     // Writes the state after so many usable ticks.
-    __device__ __forceinline__ void end(const BlockWork &work, int number) {
-        float *state = (float *)arguments.states + work.state * (long long)arguments.state_words;
-        double *running = (double *)arguments.running + work.state * (long long)arguments.running_words;
+    __device__ __forceinline__ void end(const BlockWork &work, int number) { write_state(work.state, number); }
+
+    __device__ __forceinline__ void write_state(long long which, int number) {
+        float *state = (float *)arguments.states + which * (long long)arguments.state_words;
+        double *running = (double *)arguments.running + which * (long long)arguments.running_words;
         for (int word = (int)threadIdx.x; word < shape.units_padded; word += PENSTOCK_THREADS)
             state[word] = x_after(number)[word];
         for (int word = (int)threadIdx.x; word < shape.memory_columns; word += PENSTOCK_THREADS)

@@ -46,10 +46,11 @@ WORK_SLOT_DTYPE: Final = np.dtype(
             "block_flags",  # Of block b: BLOCK_COLD.
             "item_flags",  # Of item i: ITEM_ADVANCE.
             "tick_offset",  # Of item i: bytes from the tick base to its 80-byte record.
+            "next",  # Of block b: for a resident kernel, the next block of the same resident block, or LAST_SLOT.
             "tick",  # Of item i: the record, if ticks are staged.
         ],
-        "formats": ["<i4", "<i4", "<i4", "<i4", "<i4", "<i4", "<i8", (np.void, TICK_BYTES)],
-        "offsets": [0, 4, 8, 12, 16, 20, 24, TICK_IN_SLOT],
+        "formats": ["<i4", "<i4", "<i4", "<i4", "<i4", "<i4", "<i8", "<i4", (np.void, TICK_BYTES)],
+        "offsets": [0, 4, 8, 12, 16, 20, 24, 32, TICK_IN_SLOT],
         "itemsize": SLOT_BYTES,
     }
 )
@@ -85,21 +86,27 @@ DONE_WORDS: Final = 16
 
 # --- The resident kernel: one bell for each of its blocks, int64 words, a cache line apart -----------------------------
 
-BELL_NUMBER: Final = 0  # Written last by the host; BELL_STOP ends the block.
-BELL_FIRST: Final = 1  # First block slot of the work that this resident block walks.
-BELL_BLOCKS: Final = 2  # How many of them, one after the other.
-BELL_HEARTBEAT: Final = 3  # Of bell 0 alone: changes while the host lives.
+# A call is one word, so that one read across the bus brings all of it: a number that is another than the last call's in
+# the upper half, in the lower half the first block slot of the work that this resident block walks. The others hang on
+# it, each by the "next" of the one before; all of them are states that belong to this resident block.
+BELL_CALL: Final = 0  # Written by the host when all else is. BELL_STOP ends the block.
+BELL_HEARTBEAT: Final = 1  # Of bell 0 alone: changes while the host lives.
 BELL_WORDS: Final = 8
 BELL_STOP: Final = -1
+CALL_NUMBER_SHIFT: Final = 32
+CALL_NUMBERS: Final = 1 << 31  # A call's number is the launch's, modulo this.
+CALL_FORGET: Final = (1 << 32) - 1  # In place of a first slot: keep no state any more; the memory has what was kept.
+LAST_SLOT: Final = -1  # As a slot's next.
 
 # A resident block's answers, int64 words, a cache line apart.
-ANSWER_NUMBER: Final = 0  # The last number that it has finished; ANSWER_ENDED when it has left.
+ANSWER_CALL: Final = 0  # The last call that it has finished, as its bell had it; ANSWER_ENDED when it has left.
 ANSWER_REASON: Final = 1  # Why it left: REASON_*.
 ANSWER_CLOCK_NS: Final = 2  # The device's clock when it finished.
 ANSWER_WORDS: Final = 8
 ANSWER_ENDED: Final = -1
 REASON_STOPPED: Final = 1
 REASON_WATCHDOG: Final = 2  # No heartbeat for longer than the limit.
+REASON_MODEL: Final = 3  # It was compiled for another model.
 
 # --- Arguments: every kernel gets them in this order, each as one 64-bit word --------------------------------------------
 

@@ -133,9 +133,9 @@ def trips(
                 work[word + part] = ticks[first + part]
             place = place + 1 if place + 1 < records else 0
         store_release(work, 0, number)
+        call = (number & (CALL_NUMBERS - 1)) << CALL_NUMBER_SHIFT
         fence()
         if resident > 0:
-            call = (number & (CALL_NUMBERS - 1)) << CALL_NUMBER_SHIFT
             bells[BELL_HEARTBEAT] = number
             for block in range(resident):  # Slot b is resident block b's first.
                 store_release(bells, block * BELL_WORDS + BELL_CALL, call | block)
