@@ -13,7 +13,7 @@ from penstock_kernels.features import RUNNING_WORDS
 from penstock_kernels.packed import pack
 from penstock_tuning.bench import cli, gpu, gpu_part, gpu_sides
 from penstock_tuning.bench.kernel_sides import drawn_model
-from support.host_device import host_device
+from support.host_device import HostDevice, host_device
 from support.tick_stream import tick_stream
 
 PLAN = {"units": (32,), "states": (1, 3), "middle_units": 32, "cell_s": 0.002, "market_s": 0.2}
@@ -25,14 +25,14 @@ def findings() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     with host_device() as device:
         plan = PLAN | {"copied_bytes": 4096, "trips_least": 3, "pause_ns": 20_000}
-        gpu_part.Bench(device, np, plan, found.append).run(context_s=0.25)
+        gpu_part.Bench(device, np, plan, found.append, HostDevice).run(context_s=0.25)
         assert device.counters.eager_launches > 0
     return json.loads(json.dumps(found))
 
 
 def test_every_mode_is_measured_at_every_size(findings: list[dict[str, Any]]) -> None:
     cells = {(row["mode"], row["units"], row["states"]) for row in findings if row["kind"] == "trip"}
-    modes = ("graph", "resident", "eager", "cpu", "cupy_take", "cupy_dense")
+    modes = ("graph", "resident", "eager", "cpu", "cupy_take", "cupy_dense", "engine", "engine_cpu")
     assert cells >= {(mode, units, states) for mode in modes for units in (32,) for states in (1, 3)}
     for row in findings:
         if row["kind"] in ("trip", "transfer", "echo", "busy", "burst"):

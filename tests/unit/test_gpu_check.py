@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from penstock_tuning.bench import gpu_check
+from penstock_tuning.bench import gpu, gpu_check
 from penstock_tuning.bench.gpu_check import Part
 
 PASSED = {"name": "test_one", "outcome": "passed", "why": ""}
@@ -20,7 +20,7 @@ FIGURES: dict[str, Any] = {
     "graph_1_1024_p50_us": 12.5,
     "graph_over_echo": 1.6,
     "aims": {"graph_over_echo": {"aim": "<= 1.5", "met": False}},
-    "trips_us": {mode: {} for mode in ("graph", "resident", "eager", "cpu", "cupy_take", "cupy_dense")},
+    "trips_us": {mode: {} for mode in gpu.MODES},
     "floor_us": {},
     "transfers_us": {},
     "busy_us": {},

@@ -32,7 +32,7 @@ _QUICK_CELL_S: Final = 0.03
 _TIMEOUT_S: Final = 230.0
 _MIB: Final = 2**20
 
-MODES: Final = ("graph", "resident", "eager", "cpu", "cupy_take", "cupy_dense")
+MODES: Final = ("graph", "resident", "eager", "cpu", "cupy_take", "cupy_dense", "engine", "engine_cpu")
 SHOWN: Final = (
     *("graph_1_1024_p50_us", "graph_1_1024_p99_us", "resident_1_1024_p99_us", "echo_us", "graph_over_echo"),
     *("graph_over_floor", "graph_1024_1024_p99_us", "graph_ticks_per_s", "burst_us_per_tick"),

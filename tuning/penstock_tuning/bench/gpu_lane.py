@@ -365,7 +365,8 @@ class Lane:
         while done[layout.DONE_NUMBER] != self.number:
             if time.monotonic_ns() > deadline_ns:
                 raise DeviceError(f"a launch did not complete within {_TIMEOUT_NS // 10**9} s: number={self.number}")
-            time.sleep(self.pause_ns / 1e9)
+            if self.pause_ns:
+                time.sleep(self.pause_ns / 1e9)
 
     def state(self, number: int) -> NDArray[np.float32]:
         """Return the words of one state, from the device."""

@@ -23,12 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_daemon.device.backend import DeviceBackend
+from penstock_daemon.engine_memory import Idle
 from penstock_kernels.compiled import Int64s
 from penstock_kernels.cuda import source
 from penstock_kernels.drive import run_features
 from penstock_kernels.model import Model
 from penstock_kernels.packed import pack
-from penstock_tuning.bench import gpu_loop, gpu_sides
+from penstock_tuning.bench import gpu_engine, gpu_loop, gpu_sides
 from penstock_tuning.bench.gpu_lane import Lane, Transfer, Visit
 from penstock_tuning.bench.gpu_resident import ResidentLane
 from penstock_tuning.bench.kernel_sides import drawn_model
@@ -58,10 +59,18 @@ class Bench:
         plan: units, states, middle_units, cell_s (seconds of a cell), market_s (of simulated market). For a device that
             is not a real one also trips_least, pause_ns (between looks at the done word), copied_bytes.
         emit: takes each finding.
+        reopen: opens the device once more, for an engine that closes it; None leaves the engine out.
     """
 
-    def __init__(self, backend: DeviceBackend, arrays: Any, plan: Plan, emit: Emit) -> None:
-        self._backend, self._arrays, self._plan, self._emit = backend, arrays, plan, emit
+    def __init__(
+        self,
+        backend: DeviceBackend,
+        arrays: Any,
+        plan: Plan,
+        emit: Emit,
+        reopen: Callable[[], DeviceBackend] | None = None,
+    ) -> None:
+        self._backend, self._arrays, self._plan, self._emit, self._reopen = backend, arrays, plan, emit, reopen
         market = simulate(MarketSettings(ticks_per_second=2_000), plan["market_s"])
         self.ticks = market.ticks[market.ticks["instrument_id"] == market.ticks["instrument_id"][0]]
 
@@ -86,6 +95,7 @@ class Bench:
             self._memory(lane, model, units)
         self._transfers(middle)
         self._bandwidth()
+        self._engines(middle)
 
     def _lane(self, model: Model, states: int, transfer: Transfer = Transfer.STAGED) -> Lane:
         items_max = max(states, BURST_TICKS)
@@ -203,6 +213,17 @@ class Bench:
                 self._emit(
                     {"kind": "transfer", "transfer": str(transfer), "units": units, "states": count} | self._cell(go)
                 )
+
+    def _engines(self, units: int) -> None:
+        """The whole engine, over the device and over the CPU."""
+        if self._reopen is None:
+            return
+        packed = pack(drawn_model("cyclic", units, FAN_IN))
+        idle = Idle.SPIN if self._plan.get("pause_ns", 0) == 0 else Idle.BLOCK
+        for mode in ("engine", "engine_cpu"):
+            for states in sorted({min(self._plan["states"]), max(self._plan["states"])}):
+                with gpu_engine.engine_side(packed, states, self._reopen() if mode == "engine" else None, idle) as side:
+                    self._trip(mode, units, states, lambda count, side=side: side.trips_ns(self.ticks, count))  # type: ignore[misc]
 
     def _echo(self, lane: Lane) -> None:
         for blocks in sorted({min(self._plan["states"]), max(self._plan["states"])}):
@@ -326,7 +347,8 @@ def measure(plan: Plan) -> dict[str, Any]:
         started_s = time.perf_counter()
         backend, arrays = open_cuda(int(plan["index"]))
         try:
-            Bench(backend, arrays, plan, emit).run(time.perf_counter() - started_s)
+            context_s = time.perf_counter() - started_s
+            Bench(backend, arrays, plan, emit, lambda: open_cuda(int(plan["index"]))[0]).run(context_s)
         finally:
             backend.close()
     return {}

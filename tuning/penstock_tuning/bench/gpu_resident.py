@@ -139,7 +139,8 @@ class ResidentLane(Lane):
             while self.answers[block * layout.ANSWER_WORDS + layout.ANSWER_CALL] != call | slot:
                 if time.monotonic() > deadline_s:
                     raise DeviceError(f"a resident block did not answer: block={block}, reasons={self._reasons()}")
-                time.sleep(self.pause_ns / 1e9)
+                if self.pause_ns:
+                    time.sleep(self.pause_ns / 1e9)
         results = self.results[:items].copy()
         if results["fault"].any():
             raise DeviceError(f"a block met a fault: faults={sorted(set(results['fault'].tolist()))}")
