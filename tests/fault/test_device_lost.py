@@ -9,10 +9,13 @@ import pytest
 from numpy.typing import NDArray
 
 from penstock.v1.records import PredictionFlag
+from penstock_daemon.device import memory
+from penstock_daemon.device.backend import LaunchShape
 from penstock_daemon.device.device import DeviceSettings
 from penstock_daemon.device.memory import DeviceFault, Transfer
 from penstock_daemon.engine import Engine
 from penstock_daemon.engine_memory import Command
+from penstock_kernels.cuda import layout
 from penstock_kernels.predictor import pack
 from support.device_engines import HURRIED_NS, device_engine, device_settings
 from support.engines import close_source, driven, open_source, predict, publish, take
@@ -176,6 +179,38 @@ def test_model_that_a_dying_device_refuses_is_served_by_the_cpu() -> None:
     forecasts, _ = driven(pack(MODELS[1]), ticks)
     assert found["forecasts"].tobytes() == forecasts.tobytes()
     assert ((found["flags"] & DEGRADED) != 0).all()
+
+
+def test_kernel_that_refuses_its_work_is_not_believed() -> None:
+    ticks = tick_stream(66, 90)
+    with device_engine(*MODELS, device=device_settings(Transfer.IN_PLACE)) as (engine, _):
+        device = engine.device
+        assert device is not None
+        source = open_source(engine)
+        found = [predict(engine, source, ticks[:40])]
+        device.buffers.settings[memory.TICKS_AT] = 1 << 40
+        found.append(predict(engine, source, ticks[40:], first=40))
+        assert device.fault == DeviceFault.KERNEL
+    forecasts, _ = driven(pack(MODELS[0]), ticks)
+    assert np.concatenate(found)["forecasts"].tobytes() == forecasts.tobytes()
+
+
+def test_launch_that_ends_without_a_word_is_not_waited_for() -> None:
+    ticks = tick_stream(67, 90)
+    with device_engine(*MODELS) as (engine, host):
+        device = engine.device
+        assert device is not None
+        source = open_source(engine)
+        found = [predict(engine, source, ticks[:40])]
+        plan, elsewhere = device.plan, host.take_pinned(layout.DONE_WORDS * 8).device_address
+        arguments = dict(zip(layout.ARGUMENTS, device.memory.arguments(), strict=True)) | {"done": elsewhere}
+        kernel = host.build(plan.source, plan.options, plan.name, plan.shared_bytes)
+        shape = LaunchShape(1, plan.threads, plan.shared_bytes)
+        device.buffers.graphs[0] = host.capture(kernel, shape, tuple(arguments.values()))
+        found.append(predict(engine, source, ticks[40:], first=40))
+        assert device.fault == DeviceFault.VANISHED
+    forecasts, _ = driven(pack(MODELS[0]), ticks)
+    assert np.concatenate(found)["forecasts"].tobytes() == forecasts.tobytes()
 
 
 def test_engine_stops_while_a_launch_hangs() -> None:

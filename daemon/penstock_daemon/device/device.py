@@ -85,7 +85,7 @@ class Device:
         """
         assert self._held is None, "a device takes its memory once"
         settings, facts = self.settings, self.backend.facts
-        self._plan = plan_predict(
+        self.plan = plan_predict(
             sizes.units_max, sizes.columns, sizes.memory_words, facts.shared_bytes_max, half=settings.half
         )
         wanted = DeviceSizes(
@@ -93,7 +93,7 @@ class Device:
             items_max=settings.batch_max,
             state_words=device_state_words(sizes.units_max, sizes.memory_words),
             half=settings.half,
-            scratch_words=self._plan.scratch_words,
+            scratch_words=self.plan.scratch_words,
             transfer=settings.transfer,
         )
         if wanted.device_bytes > facts.memory_bytes:
@@ -170,7 +170,7 @@ class Device:
         self.enter_thread()
         address, size = self._ticks
         arguments = self.memory.arguments(ticks=address, tick_bytes=size)
-        self.start_times = build_graphs(self.backend, self._plan, self.memory, arguments)
+        self.start_times = build_graphs(self.backend, self.plan, self.memory, arguments)
 
     def run(self, buffers: Buffers) -> None:
         """Be the engine's loop until it is stopped; the thread has entered."""

@@ -1,10 +1,11 @@
 """Handing a micro-batch to the device, and waiting for it: the only two places that know how that is done.
 
-    submit    the head of the work is written, then the smallest graph that holds the blocks is launched
+    submit    bells are rung if a resident kernel is for all of its models (``bells.py``); else the head of the work is
+              written, and the smallest graph that holds the blocks is launched
     wait      the loop looks at the done word until it is the launch's number, and asks the driver now and then
 
 A launch may have more blocks than the head says; the extra ones only arrive. What a launch writes is visible once
-DONE_NUMBER is its number. Another way to hand over work gets a branch in both, chosen by ``settings[MODE]``.
+DONE_NUMBER is its number.
 """
 
 from __future__ import annotations
@@ -15,14 +16,13 @@ import numpy as np
 from numba import njit
 
 from penstock_daemon.device import memory
-from penstock_daemon.device.backend import NOT_READY
+from penstock_daemon.device.bells import forget_kept, ring, suits_resident, wait_for_bells
+from penstock_daemon.device.patience import IDLE, LOOKS, still_waits
 from penstock_daemon.native import (
-    call_with_one,
     call_with_two,
     clock_ns,
     fence,
     load_acquire,
-    nap_ns,
     store_release,
 )
 from penstock_kernels.cuda import layout
@@ -35,12 +35,8 @@ _MONOTONIC = np.int32(1)
 _COPIED = int(memory.Transfer.COPIED)
 _NONE = int(memory.DeviceFault.NONE)
 _LAUNCH = int(memory.DeviceFault.LAUNCH)
-_QUERY = int(memory.DeviceFault.QUERY)
-_TIMEOUT = int(memory.DeviceFault.TIMEOUT)
 _VANISHED = int(memory.DeviceFault.VANISHED)
 _KERNEL = int(memory.DeviceFault.KERNEL)
-_LOOKS = 64  # Looks at the done word between two at the clock.
-_NAP_NS = 20_000
 
 
 @_part
@@ -50,6 +46,11 @@ def submit(d: Any) -> int:
     Args:
         d: DeviceBuffers; the work's slots are written. NUMBER, LAUNCHED_NS and the counters are overwritten.
     """
+    if suits_resident(d):
+        return ring(d)
+    fault = forget_kept(d)
+    if fault != _NONE:
+        return fault
     held = d.words[memory.BATCH_BLOCKS]
     if d.settings[memory.TRANSFER] == _COPIED:
         held = max(held, d.words[memory.BATCH_ITEMS])  # The copy must reach the last item.
@@ -64,6 +65,7 @@ def launch_graph(d: Any, bucket: int) -> int:
     """Write the head of the work and launch the graph of 2^bucket blocks; returns a DeviceFault. As submit."""
     number = d.words[memory.NUMBER] + 1
     d.words[memory.NUMBER] = number
+    d.words[memory.RUNG] = 0
     d.work_words[0, memory.HEAD_NUMBER] = number
     d.work_halves[0, memory.HEAD_BLOCKS] = d.words[memory.BATCH_BLOCKS]
     d.words[memory.LAUNCHED_NS] = clock_ns(_MONOTONIC)
@@ -93,29 +95,23 @@ def wait(d: Any) -> int:
     Args:
         d: DeviceBuffers; SEEN_NS and the bounds of the device's clock are overwritten.
     """
-    number, launched_ns = d.words[memory.NUMBER], d.words[memory.LAUNCHED_NS]
-    asked_ns = launched_ns
+    if d.words[memory.RUNG] != 0:
+        fault = wait_for_bells(d)
+        return _judge(d) if fault == _NONE else fault
+    number = d.words[memory.NUMBER]
+    d.words[memory.ASKED_NS] = d.words[memory.LAUNCHED_NS]
     looks = 0
     while load_acquire(d.done, layout.DONE_NUMBER) != number:
         looks += 1
-        if looks % _LOOKS != 0:
+        if looks % LOOKS != 0:
             continue
-        now_ns = clock_ns(_MONOTONIC)
-        if now_ns - launched_ns > d.settings[memory.TIMEOUT_NS]:
-            d.words[memory.FAULT_DETAIL] = now_ns - launched_ns
-            return _TIMEOUT
-        if now_ns - asked_ns > d.settings[memory.QUERY_NS]:
-            asked_ns = now_ns
-            code = call_with_one(d.settings[memory.QUERY_ADDRESS], d.settings[memory.STREAM])
-            if code == 0:
-                if load_acquire(d.done, layout.DONE_NUMBER) != number:
-                    d.words[memory.FAULT_DETAIL] = number
-                    return _VANISHED
-            elif code != NOT_READY:
-                d.words[memory.FAULT_DETAIL] = code
-                return _QUERY
-        if now_ns - launched_ns > d.settings[memory.SPIN_NS]:
-            nap_ns(_NAP_NS)
+        fault = still_waits(d, d.settings[memory.STREAM])
+        if fault == IDLE:
+            if load_acquire(d.done, layout.DONE_NUMBER) != number:
+                d.words[memory.FAULT_DETAIL] = number
+                return _VANISHED
+        elif fault != _NONE:
+            return fault
     d.words[memory.SEEN_NS] = clock_ns(_MONOTONIC)
     return _judge(d)
 
