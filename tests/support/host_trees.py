@@ -104,11 +104,11 @@ class Tree:
             self.write("/dev/cpu_dma_latency", struct.pack("=i", 0))
 
     def snapshot(self) -> dict[str, bytes]:
-        """Return every file with its bytes, but penstock-tune's own."""
+        """Return every file with its bytes, but penstock-tune's own, and where the kernel delivers an interrupt."""
         return {
             name: path.read_bytes()
             for path in sorted(self.root.rglob("*"))
-            if not path.is_symlink() and path.is_file()
+            if not path.is_symlink() and path.is_file() and path.name != "effective_affinity_list"
             if not (name := str(path.relative_to(self.root))).startswith(STATE)
         }
 

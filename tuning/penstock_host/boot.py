@@ -49,7 +49,8 @@ def boot_setting(
     )
     if ready:
         return Setting(target, Status.NEEDS_REBOOT, wanted, found, "the boot file has it: reboot")
-    return Setting(target, Status.DRIFT, wanted, found, boot_mend(host, parameter, drop=drop))
+    mend = boot_mend(host, parameter, drop=drop)
+    return Setting(target, Status.DRIFT, wanted, found, mend, boot=f"-{name}" if drop else parameter)
 
 
 def boot_mend(host: Host, parameter: str, *, drop: bool = False) -> str:
@@ -57,19 +58,24 @@ def boot_mend(host: Host, parameter: str, *, drop: bool = False) -> str:
     verb = "remove" if drop else "add"
     preposition = "from" if drop else "to"
     sentence = f"{verb} {parameter} {preposition} the kernel command line"
+    where = boot_line(host, [f"-{parameter.partition('=')[0]}" if drop else parameter])
+    return f"{sentence}: {where}" if where else f"{sentence}, in the file of this host's boot loader, and reboot"
+
+
+def boot_line(host: Host, changes: list[str]) -> str:
+    """Return the file and the line that make all *changes* (``name=value``, ``-name``), or nothing if it is unknown."""
     lines = _configured(host)
     if not lines:
-        return f"{sentence}, in the file of this host's boot loader, and reboot"
+        return ""
     name, old = lines[0]
-    key = parameter.partition("=")[0]
-    kept = [word for word in old.split() if word.partition("=")[0] != key]
-    new = " ".join(kept if drop else [*kept, parameter])
+    keys = {change.lstrip("-").partition("=")[0] for change in changes}
+    kept = [word for word in old.split() if word.partition("=")[0] not in keys]
+    new = " ".join([*kept, *(change for change in changes if not change.startswith("-"))])
     if name == GRUB:
-        variable = _grub_variable(host)
         command = "update-grub" if host.exists("/etc/debian_version") else "grub2-mkconfig -o /boot/grub2/grub.cfg"
-        return f'{sentence}: in {name} write {variable}="{new}", run {command}, and reboot'
+        return f'in {name} write {_grub_variable(host)}="{new}", run {command}, and reboot'
     after = "run kernel-install add-all, and reboot" if name == PLAIN[0] else "and reboot"
-    return f"{sentence}: in {name} write {new}, {after}"
+    return f"in {name} write {new}, {after}"
 
 
 def _configured(host: Host) -> list[tuple[str, str]]:

@@ -77,6 +77,7 @@ class Setting:
         knob: what apply turns.
         write: what apply writes, where it is not *wanted*.
         force: why apply wants ``--force`` for it; empty where it does not.
+        boot: the parameter that mends it at boot: ``name=value``, or ``-name`` to drop one.
     """
 
     target: str
@@ -87,6 +88,7 @@ class Setting:
     knob: Knob | None = None
     write: str | None = None
     force: str = ""
+    boot: str = ""
 
     @property
     def text(self) -> str:

@@ -6,14 +6,18 @@ bash < plan       gives what apply gives, without the journal: only apply can ta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from penstock_host.boot import boot_line
 from penstock_host.check import check
 from penstock_host.items import AS_WANTED, Setting, Status
 from penstock_host.journal import Journal
 
 if TYPE_CHECKING:
     from penstock_host.host import Host
+
+
+BOOT: Final = "BOOT"  # In place of an item's id: one line for all boot parameters.
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,15 @@ def plan(host: Host, journal: Journal | None = None, *, force: bool = False) -> 
                 elif setting.force and not force:
                     reason = setting.force
             lines.append(Line(item.item_id, setting, shell, reason))
+    changes = list(dict.fromkeys(line.setting.boot for line in lines if line.setting.boot))
+    if len(changes) > 1 and (together := boot_line(host, changes)):
+        setting = Setting("all boot parameters at once", Status.DRIFT, ", ".join(changes), "see above", together)
+        lines.append(Line(BOOT, setting, "", ""))
     return lines
 
 
 def script(lines: list[Line]) -> str:
-    """Return the plan as shell; what apply would refuse is there as a remark."""
+    """Return the plan as shell; what apply would refuse, and what only a boot sets, is there as a remark."""
     text = [
         "#!/bin/sh",
         "# penstock-tune plan: paste as root. penstock-tune apply does the same, and can take it back.",

@@ -1,0 +1,334 @@
+"""Every verb of penstock-tune over hosts of every kind: exit status, JSON, text, refusals, and the plan that can be pasted."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock_host.checklist import BY_ID, ITEM_IDS, ITEMS
+from penstock_host.cli import main
+from support.host_trees import TREES, Tree, bare_metal, cloud_guest, container, laptop
+
+PAGE = (
+    *(f"C{number}" for number in range(1, 26)), *(f"I{number}" for number in range(1, 11)),
+    *(f"N{number}" for number in range(1, 9)), *(f"G{number}" for number in range(1, 10)), "F1", "F2", "P1",
+)  # fmt: skip
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    capsys.readouterr()
+    status = main([*arguments, "--json"])
+    return status, json.loads(capsys.readouterr().out)
+
+
+def items_of(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {item["id"]: item for item in document["items"]}
+
+
+def test_checklist_has_each_entry_of_the_page_once() -> None:
+    assert ITEM_IDS == PAGE
+
+
+def test_each_item_says_what_why_risk_undo_and_source() -> None:
+    for item in ITEMS:
+        assert all((item.title, item.wanted, item.why, item.risk, item.undo, item.source)), item.item_id
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_every_verb_runs_on_every_host(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    tree = TREES[name](tmp_path)
+    root = ("--root", str(tmp_path))
+    before = tree.snapshot()
+    for verb in ("check", "plan"):
+        status, document = run_json(capsys, verb, *root)
+        assert status == document["exit_status"] == 1
+        assert [item["id"] for item in document["items"]] == list(PAGE)
+        for item in document["items"]:
+            assert item["status"] in {"OK", "DRIFT", "UNSUPPORTED", "UNREADABLE", "NEEDS_REBOOT", "REPORT_ONLY"}
+            assert item["wanted"] or item["status"] == "UNSUPPORTED"
+            assert item["found"]
+            assert item["mend"] or item["status"] not in {"DRIFT", "UNREADABLE"}
+        assert main([verb, *root]) == 1
+    assert tree.snapshot() == before
+    status, document = run_json(capsys, "apply", *root)
+    # A container's kernel refuses; the programs of the bare-metal host are only recorded.
+    assert status == {"bare_metal": 2, "container": 2, "cloud_guest": 1, "laptop": 1}[name]
+    assert [item["id"] for item in document["items"]] == list(PAGE)
+    status, document = run_json(capsys, "revert", *root)
+    assert (status, document["outstanding"]) == (0, 0)
+    assert tree.snapshot() == before
+    for item_id in ("C1", "i2", "G2"):
+        assert main(["explain", item_id, *root]) == 0
+
+
+def test_apply_makes_runtime_items_as_wanted_and_says_what_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare_metal(tmp_path)
+    status, document = run_json(
+        capsys, "apply", "--root", str(tmp_path), "--only", "C1,C4,C5,C6,C9,C12,C13,C14,C17,C18,I3,I6,I10,N7"
+    )
+    assert status == 0
+    assert {item["status"] for item in document["items"] if item["id"] != "C6"} == {"OK"}
+    assert items_of(document)["C6"]["found"] == "turbo on"
+    assert {deed["step"] for deed in document["deeds"]} == {"SET"}
+    tree = Tree(tmp_path)
+    assert tree.read("/sys/kernel/mm/transparent_hugepage/enabled") == "always [madvise] never\n"
+    assert tree.read("/sys/fs/cgroup/penstock-hot/cpuset.cpus") == "7\n"
+    assert tree.read("/sys/fs/cgroup/penstock-hot/cpuset.cpus.partition") == "isolated\n"
+    assert tree.read("/sys/devices/system/cpu/cpu15/online") == "0\n"
+    assert tree.read("/sys/devices/virtual/workqueue/cpumask") == "00007f7f\n"
+    assert main(["check", "--root", str(tmp_path), "--only", "C1,C4,C5"]) == 0
+
+
+def test_interrupt_that_did_not_move_is_pending_and_one_of_the_kernels_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = bare_metal(tmp_path)
+    root = ("--root", str(tmp_path))
+    _, document = run_json(capsys, "apply", *root, "--only", "I2")
+    targets = {target["target"]: target for target in items_of(document)["I2"]["targets"]}
+    assert targets["/proc/irq/9/smp_affinity_list"]["status"] == "PENDING"
+    assert targets["/proc/irq/0/smp_affinity_list"]["status"] == "REPORT_ONLY"
+    assert "isolcpus=managed_irq" in targets["/proc/irq/0/smp_affinity_list"]["mend"]
+    assert targets["/proc/irq/24/smp_affinity_list"]["status"] == "OK"
+    assert tree.read("/proc/irq/24/smp_affinity_list") == "4-6,12-14\n"
+    assert {deed["step"] for deed in document["deeds"]} == {"SET", "MANAGED"}
+    # The next check still knows, and the interrupt has come meanwhile.
+    tree.write("/proc/irq/9/effective_affinity_list", "3\n")
+    status, document = run_json(capsys, "check", *root, "--only", "I2")
+    assert (status, document["items"][0]["status"]) == (0, "REPORT_ONLY")
+
+
+def test_unsafe_items_are_refused_while_a_daemon_serves_and_forced_on_demand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = bare_metal(tmp_path)
+    tree.daemon()
+    root = ("--root", str(tmp_path), "--only", "C4,C5")
+    status, document = run_json(capsys, "apply", *root)
+    assert status == 3
+    steps = {deed["id"]: deed["step"] for deed in document["deeds"]}
+    assert steps == {"C4": "UNSAFE", "C5": "SET"}
+    assert tree.read("/sys/devices/system/cpu/cpu15/online") == "1\n"
+    assert run_json(capsys, "apply", *root, "--force")[0] == 0
+    assert tree.read("/sys/devices/system/cpu/cpu15/online") == "0\n"
+    status, document = run_json(capsys, "revert", "--root", str(tmp_path))
+    assert (status, document["outstanding"]) == (3, 1)
+    assert main(["revert", "--root", str(tmp_path), "--force"]) == 0
+    assert tree.read("/sys/devices/system/cpu/cpu15/online") == "1\n"
+
+
+def test_lock_beside_a_socket_counts_as_a_daemon_only_while_its_process_lives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = bare_metal(tmp_path)
+    tree.write("/run/penstock/a.sock.lock", "900\n")
+    tree.write("/run/penstock/b.sock.lock", "12345\n")
+    _, document = run_json(capsys, "check", "--root", str(tmp_path), "--only", "C5")
+    assert document["host"]["daemons"] == [900]
+
+
+def test_daemon_is_asked_for_its_threads_memory_and_sleep_states(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = bare_metal(tmp_path)
+    tree.daemon()
+    root = ("--root", str(tmp_path), "--only", "C7,C22,P1")
+    status, document = run_json(capsys, "check", *root)
+    assert status == 0
+    assert items_of(document)["C7"]["found"] == "0 us, held by penstockd 4242"
+    shutil.rmtree(tmp_path / "proc/4242")
+    tree.daemon(engine_cpus="0-3", holds_latency=False)
+    tree.write("/proc/4242/limits", "Max locked memory         65536                65536                bytes\n")
+    tree.write("/proc/4242/status", "Name:\tpenstockd\nVmLck:\t   0 kB\n")
+    (tmp_path / "dev/cpu_dma_latency").write_bytes((2_000_000_000).to_bytes(4, "little"))
+    status, document = run_json(capsys, "check", *root)
+    found = items_of(document)
+    assert {item["status"] for item in found.values()} == {"DRIFT"}
+    assert "not held by penstockd" in found["C7"]["found"]
+    assert found["C22"]["mend"].startswith("set LimitMEMLOCK=infinity")
+    assert found["P1"]["wanted"] == "hot cores 7 alone"
+
+
+def test_boot_items_print_the_exact_line_and_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, build in (("a", bare_metal), ("b", cloud_guest), ("c", laptop)):
+        (tmp_path / name).mkdir()
+        build(tmp_path / name)
+    _, document = run_json(capsys, "check", "--root", str(tmp_path / "a"), "--only", "C3")
+    assert (
+        'in /etc/default/grub write GRUB_CMDLINE_LINUX="quiet rcu_nocbs=7", run update-grub'
+        in document["items"][0]["mend"]
+    )
+    _, document = run_json(capsys, "check", "--root", str(tmp_path / "b"), "--only", "C1")
+    assert (
+        "in /etc/kernel/cmdline write console=ttyS0 root=/dev/vda1 isolcpus=managed_irq,domain,2,"
+        in document["items"][0]["mend"]
+    )
+    _, document = run_json(capsys, "check", "--root", str(tmp_path / "c"), "--only", "C8")
+    assert 'write GRUB_CMDLINE_LINUX_DEFAULT="rcu_nocbs=6-7"' in document["items"][0]["mend"]
+    (tmp_path / "a/etc/default/grub").write_text('GRUB_CMDLINE_LINUX="quiet rcu_nocbs=7"\n')
+    status, document = run_json(capsys, "check", "--root", str(tmp_path / "a"), "--only", "C3")
+    assert (status, document["items"][0]["status"]) == (1, "NEEDS_REBOOT")
+
+
+def test_plan_puts_all_boot_parameters_into_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    laptop(tmp_path)
+    main(["plan", "--root", str(tmp_path), "--only", "C"])
+    said = capsys.readouterr().out
+    assert 'write GRUB_CMDLINE_LINUX_DEFAULT="rcu_nocbs=6-7 isolcpus=managed_irq,domain,6-7 nohz_full=6-7"' in said
+
+
+def test_irqbalance_is_told_the_union_of_hot_isolated_and_full_dynticks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = laptop(tmp_path)
+    tree.write("/sys/devices/system/cpu/isolated", "0,5\n")  # Not usable as hot cores, but somebody's.
+    _, document = run_json(capsys, "check", "--root", str(tmp_path), "--only", "I1")
+    assert "IRQBALANCE_BANNED_CPULIST=0-1,5-7 " in document["items"][0]["mend"]
+    # What the process runs with counts, not what its file says by now.
+    tree.write("/proc/200/environ", "HOME=/\0IRQBALANCE_BANNED_CPULIST=0-1,5-7\0")
+    assert main(["check", "--root", str(tmp_path), "--only", "I1"]) == 0
+
+
+def test_closed_files_are_unreadable_and_refused_writes_change_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = container(tmp_path)
+    before = tree.snapshot()
+    status, document = run_json(capsys, "apply", "--root", str(tmp_path))
+    found = items_of(document)
+    assert status == 2
+    assert found["C18"]["status"] == "UNREADABLE"
+    assert found["C12"]["status"] == "DRIFT"
+    assert {deed["step"] for deed in document["deeds"]} == {"FAILED"}
+    assert all("Read-only file system" in deed["reason"] for deed in document["deeds"])
+    assert tree.snapshot() == before
+
+
+def test_plan_can_be_pasted_and_does_what_apply_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pasted, applied = tmp_path / "pasted", tmp_path / "applied"
+    pasted.mkdir()
+    applied.mkdir()
+    only = ("--only", "C4,C5,C6,C7,C9,C12,C13,C14,C17,C20,I3,I6,I10,N7")
+    bare_metal(pasted)
+    bare_metal(applied)
+    capsys.readouterr()
+    assert main(["plan", "--root", str(pasted), *only]) == 1
+    script = re.sub(r"> /", f"> {pasted}/", capsys.readouterr().out)
+    done = subprocess.run(["/bin/sh", "-eu"], input=script, text=True, capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    main(["apply", "--root", str(applied), *only])
+    assert Tree(pasted).snapshot() == Tree(applied).snapshot()
+    assert main(["plan", "--root", str(applied), *only, "--skip", "C7"]) == 0
+
+
+def test_whole_plan_is_valid_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, build in TREES.items():
+        (tmp_path / name).mkdir()
+        build(tmp_path / name)
+        capsys.readouterr()
+        main(["plan", "--root", str(tmp_path / name)])
+        script = capsys.readouterr().out
+        done = subprocess.run(["/bin/sh", "-n"], input=script, text=True, capture_output=True, timeout=30, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert not re.search(r"^[^#\n].*/etc/", script, re.MULTILINE), "files under /etc are others': remarks alone"
+
+
+def test_output_has_one_line_per_finding_with_wanted_found_and_mend(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare_metal(tmp_path)
+    main(["check", "--root", str(tmp_path), "--only", "C5"])
+    said = capsys.readouterr().out
+    governor = "/sys/devices/system/cpu/cpu7/cpufreq/scaling_governor"
+    assert f"{governor}: want performance, was powersave; echo performance > {governor}" in said
+    assert "[.. .. .. Hs]  -- NIC eth0  -- GPU 0000:81:00.0" in said
+
+
+def test_explain_says_why_here_and_all_spellings_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare_metal(tmp_path)
+    assert main(["check", "--explain", "c5", "--root", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    item = BY_ID["C5"]
+    for words in (item.why, item.risk, item.undo, item.source, "hot cores are 7", "was powersave"):
+        assert words in said
+    assert main(["explain", "C5", "--root", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == said
+    assert main(["--explain", "C5"]) == 0
+    assert item.why in capsys.readouterr().out
+    assert main(["explain", "C99", "--root", str(tmp_path)]) == 2
+    assert "C99" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--hot-cores", "0"], 3, "must not include CPU 0"),
+        (["--hot-cores", "8"], 3, "must not share a core with CPU 0"),
+        (["--hot-cores", "99"], 3, "of which 99 is not"),
+        (["--hot-cores", "4-7"], 3, "node 1 must keep a housekeeping core"),
+        (["--hot-cores", "x", "--only", "Z9"], 2, "hot_cores: must be a list of CPUs such as"),
+        (["--hot-cores", "x", "--only", "Z9"], 2, "only: must be item ids"),
+        (["--root", "/nowhere/at/all"], 2, "--root: must be a folder"),
+    ],
+)
+def test_what_is_wrong_or_unsafe_is_refused_before_anything_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, words: str
+) -> None:
+    tree = bare_metal(tmp_path)
+    before = tree.snapshot()
+    for verb in ("check", "plan", "apply"):
+        assert main([verb, "--root", str(tmp_path), *arguments]) == status
+        assert words in capsys.readouterr().err
+    assert tree.snapshot() == before
+
+
+def test_items_are_chosen_by_id_group_severity_and_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare_metal(tmp_path)
+    root = ("check", "--root", str(tmp_path))
+    assert list(items_of(run_json(capsys, *root, "--only", "c5,F")[1])) == ["C5", "F1", "F2"]
+    must = items_of(run_json(capsys, *root, "--severity", "must", "--skip", "C")[1])
+    assert list(must) == ["I1", "I2", "N5", "G1", "G2", "G5", "G6", "P1"]
+    profile = tmp_path / "profile.toml"
+    profile.write_text('only = ["C5", "C13", "N7"]\nskip = ["N7"]\nhot_cores = "6"\nseverity = "info"\n')
+    _, document = run_json(capsys, *root, "--profile", str(profile), "--skip", "C13")
+    assert (list(items_of(document)), document["host"]["hot"]) == (["C5", "N7"], "6")
+
+
+def test_copied_folder_runs_with_the_standard_library_alone(tmp_path: Path, repository_root: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "host").mkdir()
+    shutil.copytree(
+        repository_root / "tuning/penstock_host",
+        tmp_path / "bare/penstock_host",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    bare_metal(tmp_path / "host")
+    # No site packages, no environment; the folder that it was copied to is the only path of ours.
+    program = f"import sys; sys.path.insert(0, {str(tmp_path / 'bare')!r}); import runpy; sys.argv = ['x', *sys.argv[1:]]; runpy.run_module('penstock_host', run_name='__main__')"
+    for arguments, status in ((["check"], 1), (["apply", "--only", "C5"], 0), (["revert"], 0), (["--help"], 0)):
+        root = [] if arguments == ["--help"] else ["--root", str(tmp_path / "host")]
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", program, *arguments, *root],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            env={},
+        )
+        assert (done.returncode, done.stderr) == (status, "")
+    done = subprocess.run(
+        [sys.executable, "-m", "penstock_host", "check", "--root", str(tmp_path / "host")],
+        cwd=tmp_path / "bare", capture_output=True, text=True, timeout=30, check=False,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")
