@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from penstock_host import measure_bootstrap as bootstrap
 from penstock_host.measure_compare import ALL, Verdict, compare, mend_of, rendered
 from penstock_host.measure_result import MeasurementError, Slice, load, save
+from penstock_host.measure_runs import by_label
 from penstock_host.measure_words import comparison_text, measurement_text
 from support.measured import SETTINGS, jitter
 
@@ -57,7 +58,9 @@ def test_interval_covers_the_true_difference_as_often_as_it_says() -> None:
         draws = random.Random(seed)
         before = [draws.expovariate(1 / 100) for _ in range(80)]
         after = [draws.expovariate(1 / 120) for _ in range(80)]
-        (interval,) = bootstrap.differences(before, after, [lambda drawn: sum(drawn) / len(drawn)], resamples=200) or []
+        (interval,) = (
+            bootstrap.differences([before], [after], [lambda drawn: sum(drawn) / len(drawn)], resamples=200) or []
+        )
         covered += interval.low <= 20 <= interval.high
     assert 88 <= covered <= 100
 
@@ -70,7 +73,7 @@ def test_neighbours_that_resemble_each_other_widen_the_interval() -> None:
     draws.shuffle(mixed)
 
     def width(values: list[float]) -> float:
-        (found,) = bootstrap.differences(values, [0.0] * 120, [lambda drawn: sum(drawn) / len(drawn)]) or []
+        (found,) = bootstrap.differences([values], [[0.0] * 120], [lambda drawn: sum(drawn) / len(drawn)]) or []
         return found.high - found.low
 
     assert width(runs) > 1.5 * width(mixed)
@@ -82,11 +85,52 @@ def test_the_same_files_give_the_same_verdict_to_the_bit(tmp_path) -> None:
     assert first == second
 
 
+def test_runs_of_one_label_are_one_side_and_must_all_be_beyond_the_other() -> None:
+    """One setting whose runs differ by themselves, and another that is really better than all of them."""
+    before = [jitter("before", scale=scale, seed=number) for number, scale in enumerate((1.0, 3.0, 2.0))]
+    same = [jitter("after", scale=scale, seed=10 + number) for number, scale in enumerate((2.5, 1.2, 4.0))]
+    good = [jitter("after", scale=scale, seed=20 + number) for number, scale in enumerate((0.2, 0.4, 0.3))]
+    first, other = by_label([before[0], same[0], before[1], same[1], before[2], same[2]])
+    comparison = compare(first, other)
+    assert comparison.verdict is Verdict.SAME
+    assert compare(before[0], same[2]).verdict is Verdict.WORSE, "which one pair alone would have said"
+    assert compare(*by_label([*before, *good])).verdict is Verdict.BETTER
+    assert first.seconds == 90
+    assert first.notes[0] == "3 runs taken together."
+    assert first.series[0].count == sum(run.series[0].count for run in before)
+
+
+def test_runs_that_differ_widen_the_interval() -> None:
+    def width(*scales: float) -> float:
+        runs = [jitter("before", scale=scale, seed=number) for number, scale in enumerate(scales)]
+        interval = compare(*by_label([*runs, jitter("after", scale=0.1)])).judged[0].interval
+        return interval.high - interval.low
+
+    assert width(1.0, 6.0, 3.0) > 3 * width(3.0, 3.0, 3.0)
+
+
+def test_runs_without_labels_or_all_of_one_stay_apart() -> None:
+    runs = [jitter(""), jitter("", seed=2)]
+    assert by_label(runs) == runs
+    same = [jitter("a"), jitter("a", seed=2)]
+    assert by_label(same) == same
+    with pytest.raises(MeasurementError, match="want runs of one kind and the same settings under one label"):
+        by_label([jitter("a"), jitter("a", settings={"slice_ms": 9.0}), jitter("b")])
+    with pytest.raises(MeasurementError, match="want series in common in all runs of the label"):
+        by_label([jitter("a", cpus=(1,)), jitter("a", cpus=(2,)), jitter("b")])
+
+
+def test_busy_host_is_warned_of() -> None:
+    busy = jitter("before", host={"load": ["3.2", "1", "1"], "cpus_online": "0-3"})
+    comparison = compare(busy, jitter("after", host={"load": ["0.4", "1", "1"], "cpus_online": "0-3"}))
+    assert [warning[:26] for warning in comparison.warnings] == ["before: load 0.8 per CPU w"]
+
+
 def test_too_few_slices_are_no_verdict() -> None:
     comparison = compare(jitter("a", slices=5), jitter("b", slices=60, scale=9.0))
     assert comparison.verdict is Verdict.UNKNOWN
     assert all(row.interval is None for row in comparison.judged)
-    assert any(warning.startswith("5 slices: want 8 or more") for warning in comparison.warnings)
+    assert any(warning.startswith("5 slices: want 20 or more") for warning in comparison.warnings)
     assert "measure both longer" in mend_of(comparison)
 
 

@@ -2,7 +2,8 @@
 
 Neighbouring slices resemble each other (a noisy minute is noisy for a minute), so runs of consecutive slices are drawn,
 around the end to the start, each as long as the cube root of their number. What is asked is the difference of two
-measurements that were taken apart: each is drawn anew on its own.
+sides that were measured apart: each is drawn anew on its own. A side of several runs has its runs drawn first, and then
+their slices, so that what differs from run to run widens the interval too.
 
     low <= high, and both are found again from the same slices and seed
 """
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 RESAMPLES: Final = 1_000
-SLICES_MIN: Final = 8  # Fewer say nothing of chance.
+SLICES_MIN: Final = 20  # Ten seconds; fewer say little of chance, and nothing of a host that drifts.
 _SEED: Final = 20_240_808
 
 _Piece = TypeVar("_Piece")
@@ -33,8 +34,8 @@ class Interval:
 
 
 def differences(
-    before: Sequence[_Piece],
-    after: Sequence[_Piece],
+    before: Sequence[Sequence[_Piece]],
+    after: Sequence[Sequence[_Piece]],
     statistics: Sequence[Statistic[_Piece]],
     *,
     resamples: int = RESAMPLES,
@@ -44,19 +45,20 @@ def differences(
     """Return after minus before for each of *statistics*, with its interval; None where there are too few slices.
 
     Args:
-        before: slices in order of time.
-        after: the same of the other measurement.
+        before: runs, each its slices in order of time.
+        after: the same of the other side.
         statistics: each takes slices and returns a figure.
         resamples: how many draws.
         confidence: of the interval.
         seed: of the draws.
     """
-    if min(len(before), len(after)) < SLICES_MIN:
+    if min(len(run) for run in (*before, *after)) < SLICES_MIN:
         return None
+    whole_before, whole_after = ([piece for run in runs for piece in run] for runs in (before, after))
     draws = random.Random(seed)  # noqa: S311 - statistics, and it must repeat.
     found: list[list[float]] = [[] for _ in statistics]
     for _ in range(resamples):
-        drawn_before, drawn_after = _drawn(before, draws), _drawn(after, draws)
+        drawn_before, drawn_after = _drawn_runs(before, draws), _drawn_runs(after, draws)
         for values, statistic in zip(found, statistics, strict=True):
             values.append(statistic(drawn_after) - statistic(drawn_before))
     tail = (1.0 - confidence) / 2
@@ -65,7 +67,9 @@ def differences(
         values.sort()
         intervals.append(
             Interval(
-                statistic(after) - statistic(before), order_quantile(values, tail), order_quantile(values, 1.0 - tail)
+                statistic(whole_after) - statistic(whole_before),
+                order_quantile(values, tail),
+                order_quantile(values, 1.0 - tail),
             )
         )
     return intervals
@@ -89,6 +93,12 @@ def order_quantile(ordered: Sequence[float], share: float) -> float:
 def block_length(slices: int) -> int:
     """Return how many consecutive slices are drawn at once."""
     return max(round(math.cbrt(slices)), 1)
+
+
+def _drawn_runs(runs: Sequence[Sequence[_Piece]], draws: random.Random) -> list[_Piece]:
+    if len(runs) == 1:
+        return _drawn(runs[0], draws)
+    return [piece for _ in runs for piece in _drawn(runs[int(draws.random() * len(runs))], draws)]
 
 
 def _drawn(pieces: Sequence[_Piece], draws: random.Random) -> list[_Piece]:

@@ -24,6 +24,7 @@ from penstock_host.measure_jitter import THRESHOLD_US, measure_jitter
 from penstock_host.measure_path import measure_path
 from penstock_host.measure_progress import Progress
 from penstock_host.measure_result import Measurement, MeasurementError, load, rendered, results_folder, save
+from penstock_host.measure_runs import by_label
 from penstock_host.measure_tools import TOOLS, Tool, measure_with
 from penstock_host.measure_words import comparison_text, measurement_text
 from penstock_host.output import complain, say, say_json
@@ -80,7 +81,9 @@ def register(subparsers: Subparsers) -> None:
     _add_measuring(path)
     path.add_argument("--to", default="", metavar="ADDRESS", help="the daemon, as `penstock --to` takes it")
     path.set_defaults(run=lambda options: _run_path(host_of(options), options))
-    comparing = add("compare", "whether tuning helped: the first against each of the others; exit 1 where it is worse")
+    comparing = add(
+        "compare", "whether tuning helped: the first against each of the others, files of one label taken together"
+    )
     comparing.add_argument(
         "files", nargs="*", type=Path, metavar="FILE", help="what `measure` saved (default: the two latest)"
     )
@@ -184,7 +187,7 @@ def _run_compare(options: argparse.Namespace) -> int:
     files = options.files or latest(options.out or results_folder(), 2)
     if len(files) < 2:
         raise MeasurementError(f"compare: want two files or more, was {len(files)}; name before and after")
-    first, *others = (load(path) for path in files)
+    first, *others = by_label([load(path) for path in files])
     comparisons = [compare(first, other) for other in others]
     drawings = [] if options.no_svg else _draw(comparisons, files, options.svg)
     code = 1 if any(comparison.worse for comparison in comparisons) else 0
@@ -208,7 +211,9 @@ def _run_compare(options: argparse.Namespace) -> int:
 
 def _draw(comparisons: list[Comparison], files: list[Path], asked: Path | None) -> list[Path]:
     drawn = []
-    for number, (comparison, path) in enumerate(zip(comparisons, files[1:], strict=True), 1):
+    for number, comparison in enumerate(comparisons, 1):
+        # Beside the last file of what is compared; a side of several runs has several.
+        path = files[-1] if number == len(comparisons) else files[number]
         target = asked or path.with_name(f"{path.stem}-against-{files[0].stem}.svg")
         if asked and len(comparisons) > 1:
             target = asked.with_name(f"{asked.stem}-{number}{asked.suffix}")

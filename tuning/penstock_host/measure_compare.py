@@ -5,22 +5,26 @@ has one chance to err; CPUs by themselves are shown beside it and are no part of
 
     worse    the whole interval of after - before is above 0, and the change is large enough to matter
     better   the same below 0
+    of several runs a side, every one of one side is beyond every one of the other, else it is no difference
     the same files give the same verdicts
 """
 
 from __future__ import annotations
 
 import statistics as stats
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from penstock_host.measure_bootstrap import SLICES_MIN, Interval, differences, order_quantile
+from penstock_host.cpu_lists import parse_cpus
+from penstock_host.measure_bootstrap import RESAMPLES, SLICES_MIN, Interval, differences, order_quantile
 from penstock_host.measure_facts import changes
 from penstock_host.measure_facts import differences as host_differences
 from penstock_host.measure_result import JUDGED_US, Measurement, MeasurementError, Series, Slice, title_of
+from penstock_host.measure_runs import runs_of
 
+BUSY_LOAD: Final = 0.3  # Per CPU, before measuring: others are at work.
 RELEVANT_SHARE: Final = 0.05  # A change below a twentieth matters to nobody.
 _RESAMPLES_PER_SERIES: Final = 200
 ALL: Final = "all"
@@ -165,7 +169,7 @@ def compare(before: Measurement, after: Measurement) -> Comparison:
         )
     faults = _setting_faults(before, after)
     figures = FIGURES.get(before.kind, (_MAX_FIGURE,))
-    judged = _rows(_pooled(before.kind, pairs), figures, judge=not faults, resamples=None)
+    judged = _rows(_pooled(before.kind, pairs), figures, judge=not faults, resamples=RESAMPLES)
     shown: list[Row] = []
     for pair in pairs if len(pairs) > 1 else []:
         shown += _rows((pair[0].name, *pair), figures, judge=not faults, resamples=_RESAMPLES_PER_SERIES)
@@ -215,45 +219,52 @@ def _pooled(kind: str, pairs: Sequence[tuple[Series, Series]]) -> tuple[str, Ser
 
 def _together(series: Sequence[Series]) -> Series:
     """Return CPUs that were measured at the same time as one series: the longest of each slice, and all their time."""
-    slices = tuple(
-        Slice(
-            duration_ns=sum(piece.duration_ns for piece in row),
-            count=sum(piece.count for piece in row),
-            sum_ns=sum(piece.sum_ns for piece in row),
-            max_ns=max(piece.max_ns for piece in row),
-            over=sum(piece.over for piece in row),
-        )
-        for row in zip(*(one.slices for one in series), strict=False)
-    )
+    runs = [
+        [_at_once(row) for row in zip(*pieces, strict=False)]
+        for pieces in zip(*(runs_of(one) for one in series), strict=True)
+    ]
     return Series(
         name=ALL,
         counts={},
         sum_ns=sum(one.sum_ns for one in series),
         max_ns=max(one.max_ns for one in series),
         duration_ns=sum(one.duration_ns for one in series),
-        slices=slices,
+        slices=tuple(piece for run in runs for piece in run),
+        run_lengths=tuple(len(run) for run in runs),
     )
 
 
-def _rows(
-    pair: tuple[str, Series, Series], figures: Sequence[Figure], *, judge: bool, resamples: int | None
-) -> list[Row]:
+def _at_once(row: Sequence[Slice]) -> Slice:
+    return Slice(
+        duration_ns=sum(piece.duration_ns for piece in row),
+        count=sum(piece.count for piece in row),
+        sum_ns=sum(piece.sum_ns for piece in row),
+        max_ns=max(piece.max_ns for piece in row),
+        over=sum(piece.over for piece in row),
+    )
+
+
+def _rows(pair: tuple[str, Series, Series], figures: Sequence[Figure], *, judge: bool, resamples: int) -> list[Row]:
     name, before, after = pair
     if not before.slices or not after.slices:
         return [Row(name, _MAX_FIGURE, before.max_ns / 1000, after.max_ns / 1000, None, Verdict.UNKNOWN)]
     functions = [figure.of for figure in figures]
-    found = (
-        differences(before.slices, after.slices, functions)
-        if resamples is None
-        else differences(before.slices, after.slices, functions, resamples=resamples)
-    )
+    runs_before, runs_after = runs_of(before), runs_of(after)
+    found = differences(runs_before, runs_after, functions, resamples=resamples)
     intervals: list[Interval] | list[None] = found if found is not None else [None] * len(figures)
     rows = []
     for figure, interval in zip(figures, intervals, strict=True):
         was = figure.of(before.slices)
         verdict = _verdict(figure, was, interval) if judge else Verdict.UNKNOWN
+        if not _apart([figure.of(run) for run in runs_before], [figure.of(run) for run in runs_after]):
+            verdict = Verdict.SAME if verdict in (Verdict.BETTER, Verdict.WORSE) else verdict
         rows.append(Row(name, figure, was, figure.of(after.slices), interval, verdict))
     return rows
+
+
+def _apart(before: Sequence[float], after: Sequence[float]) -> bool:
+    """Whether all runs of one side are beyond all of the other; one run a side is beyond or equal."""
+    return max(before) < min(after) or max(after) < min(before)
 
 
 def _verdict(figure: Figure, before: float, interval: Interval | None) -> Verdict:
@@ -281,12 +292,26 @@ def _warnings(before: Measurement, after: Measurement, pairs: Sequence[tuple[Ser
     left_out = sorted({one.name for one in (*before.series, *after.series)} - {one.name for one, _ in pairs})
     if left_out:
         found.append(f"{', '.join(left_out)}: in one of the two alone, and left out")
-    fewest = min(len(one.slices) for pair in pairs for one in pair)
+    for name, side in (("before", before), ("after", after)):
+        busy = _load_per_cpu(side.host)
+        if busy > BUSY_LOAD:
+            found.append(
+                f"{name}: load {busy:.1f} per CPU when it began; a busy host differs from one minute to the next: measure "
+                "it quiet, or several times in turns under the same two labels, and compare all files"
+            )
+    fewest = min(len(run) for pair in pairs for one in pair for run in runs_of(one))
     if fewest == 0:
         found.append(f"{before.kind} keeps no slices: one number each, without an interval; take several to judge them")
     elif fewest < SLICES_MIN:
         found.append(f"{fewest} slices: want {SLICES_MIN} or more to tell chance from change; measure longer")
     return found
+
+
+def _load_per_cpu(host: Mapping[str, Any]) -> float:
+    try:
+        return float(host["load"][0]) / max(len(parse_cpus(str(host["cpus_online"]))), 1)
+    except (KeyError, IndexError, ValueError, TypeError):
+        return 0.0
 
 
 def _names(measurement: Measurement) -> str:

@@ -66,6 +66,7 @@ class Series:
         slices: in order of time; empty where a tool keeps none.
         floor_ns: what the method itself costs: the median and p99 of its step; empty where unknown.
         extra: what a tool said beside, as it said it.
+        run_lengths: how many slices each run has, where several were taken together; never saved.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Series:
     slices: tuple[Slice, ...] = ()
     floor_ns: dict[str, int] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    run_lengths: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from penstock_host.measure_compare import Comparison, compare, mend_of
 from penstock_host.measure_compare import Verdict as Judged
 from penstock_host.measure_result import Measurement, MeasurementError
+from penstock_host.measure_runs import by_label
 from penstock_host.measure_words import verdict_words
 from penstock_host.report_measured import comparison_section, measurement_section
 from penstock_host.report_style import STYLE
@@ -100,7 +101,7 @@ def compared(measurements: Sequence[Measurement]) -> tuple[list[Comparison], lis
     comparisons: list[Comparison] = []
     alone: list[Measurement] = []
     first: dict[str, Measurement] = {}
-    for measurement in measurements:
+    for measurement in _sides(measurements):
         earlier = first.setdefault(measurement.kind, measurement)
         if earlier is measurement:
             continue
@@ -110,6 +111,19 @@ def compared(measurements: Sequence[Measurement]) -> tuple[list[Comparison], lis
             alone.append(measurement)
     used = {id(comparison.before) for comparison in comparisons}
     return comparisons, [*(one for one in first.values() if id(one) not in used), *alone]
+
+
+def _sides(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Return the runs of one kind and label as one, where that makes sense."""
+    kinds = dict.fromkeys(measurement.kind for measurement in measurements)
+    sides: list[Measurement] = []
+    for kind in kinds:
+        alike = [measurement for measurement in measurements if measurement.kind == kind]
+        try:
+            sides += by_label(alike)
+        except MeasurementError:  # Of different settings: each by itself.
+            sides += alike
+    return sides
 
 
 def _tiles(report: Report, comparisons: Sequence[Comparison]) -> list[str]:
