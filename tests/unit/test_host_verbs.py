@@ -93,11 +93,14 @@ def test_interrupt_that_did_not_move_is_pending_and_one_of_the_kernels_is_report
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tree = bare_metal(tmp_path)
+    # Kernels before 6.11 say EIO, later ones EPERM.
+    tree.refuse(write={"/proc/irq/0/*": "EIO", "/proc/irq/26/*": "EPERM"}, pending=["/proc/irq/9/*"])
     root = ("--root", str(tmp_path))
     _, document = run_json(capsys, "apply", *root, "--only", "I2")
     targets = {target["target"]: target for target in items_of(document)["I2"]["targets"]}
     assert targets["/proc/irq/9/smp_affinity_list"]["status"] == "PENDING"
     assert targets["/proc/irq/0/smp_affinity_list"]["status"] == "REPORT_ONLY"
+    assert targets["/proc/irq/26/smp_affinity_list"]["status"] == "REPORT_ONLY"
     assert "isolcpus=managed_irq" in targets["/proc/irq/0/smp_affinity_list"]["mend"]
     assert targets["/proc/irq/24/smp_affinity_list"]["status"] == "OK"
     assert tree.read("/proc/irq/24/smp_affinity_list") == "4-6,12-14\n"
@@ -278,6 +281,12 @@ def test_explain_says_why_here_and_all_spellings_agree(tmp_path: Path, capsys: p
         (["--hot-cores", "4-7"], 3, "node 1 must keep a housekeeping core"),
         (["--hot-cores", "x", "--only", "Z9"], 2, "hot_cores: must be a list of CPUs such as"),
         (["--hot-cores", "x", "--only", "Z9"], 2, "only: must be item ids"),
+        (
+            ["--nic", "eth9"],
+            2,
+            "--nic: must be a port of this host with a device behind it, was eth9; there are eno1, eth0, lo",
+        ),
+        (["--gpu", "1"], 2, "--gpu: must be an NVIDIA GPU of this host, was 1; there are 0000:81:00.0"),
         (["--root", "/nowhere/at/all"], 2, "--root: must be a folder"),
     ],
 )
@@ -290,6 +299,35 @@ def test_what_is_wrong_or_unsafe_is_refused_before_anything_is_done(
         assert main([verb, "--root", str(tmp_path), *arguments]) == status
         assert words in capsys.readouterr().err
     assert tree.snapshot() == before
+
+
+def test_original_of_several_applies_is_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = bare_metal(tmp_path)
+    root = ("--root", str(tmp_path))
+    before = tree.snapshot()
+    for cores in ("7", "6", "5-6"):
+        main(["apply", *root, "--hot-cores", cores])
+    capsys.readouterr()
+    assert tree.read("/proc/irq/default_smp_affinity") == "00009f9f\n"
+    assert main(["revert", *root, "--only", "C5"]) == 0
+    assert tree.read("/sys/devices/system/cpu/cpu7/cpufreq/scaling_governor") == "powersave\n"
+    assert tree.read("/proc/irq/default_smp_affinity") == "00009f9f\n"
+    assert main(["revert", *root]) == 0
+    assert tree.snapshot() == before
+
+
+def test_completion_knows_verbs_flags_and_items(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion"]) == 0
+    script = capsys.readouterr().out
+    for typed, expected in (
+        ("ap", "apply"),
+        ("apply --fo", "--force"),
+        ("check --only C2", "C2 C20"),
+        ("check --severity m", "must"),
+    ):
+        program = f"{script}\nCOMP_WORDS=(penstock-tune {typed}); COMP_CWORD=$((${{#COMP_WORDS[@]}}-1)); _penstock_tune; echo ${{COMPREPLY[*]}}"
+        done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=30, check=False)
+        assert done.stdout.startswith(expected), done.stderr
 
 
 def test_items_are_chosen_by_id_group_severity_and_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,6 +145,6 @@ def _refused(
             Step.MANAGED,
             failed.before,
             failed.before,
-            "the kernel places this interrupt itself (EIO)",
+            "the kernel places this interrupt itself",
         )
     return failed

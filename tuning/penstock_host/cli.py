@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from penstock_host import measure_cli, report_cli, verbs
+from penstock_host import completion, measure_cli, report_cli, verbs
 from penstock_host.checklist import ITEM_IDS
 from penstock_host.faults import HostError, UnsafeError
 from penstock_host.host import Host
-from penstock_host.output import complain
+from penstock_host.output import complain, say
 from penstock_host.profile import SEVERITIES, load_profile
 
 if TYPE_CHECKING:
@@ -107,6 +107,15 @@ def _register(subparsers: Subparsers) -> None:
     explain = subparsers.add_parser("explain", parents=[common_options()], help="say what an item is, and its risk")
     explain.add_argument("item", metavar="ID")
     explain.set_defaults(run=lambda options: verbs.explain_verb(host_of(options), options.item, as_json=options.json))
+
+    shell = subparsers.add_parser("completion", help='print completion for bash: eval "$(penstock-tune completion)"')
+    shell.set_defaults(run=_complete)
+
+
+def _complete(options: argparse.Namespace) -> int:
+    del options
+    say(completion.script(build_parser()))
+    return OK
 
 
 def _bind(verb: Callable[..., int]) -> Callable[[argparse.Namespace], int]:

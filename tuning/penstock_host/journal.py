@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 STATE: Final = "/run/penstock-tune"
 BOOT: Final = "/proc/sys/kernel/random/boot_id"
 
+# For an interrupt that it places itself the kernel said EIO until 6.10, and says EPERM since.
+_NOT_MOVED: Final = frozenset({errno.EIO, errno.EPERM})
+
 
 @dataclass
 class Entry:
@@ -117,7 +120,7 @@ class Journal:
 
     def is_managed(self, knob: Knob) -> bool:
         """Whether the kernel refused to let *knob*, an interrupt's, be moved."""
-        return self.refused.get(knob.words) == errno.EIO and "smp_affinity" in knob.label
+        return self.refused.get(knob.words) in _NOT_MOVED and "smp_affinity" in knob.label
 
     def undone(self, entry: Entry) -> None:
         """Say that the original is back."""

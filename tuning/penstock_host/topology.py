@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from penstock_host.cpu_lists import format_cpus, parse_cpus
-from penstock_host.faults import TopologyError
+from penstock_host.faults import ProfileError, TopologyError
 
 if TYPE_CHECKING:
     from penstock_host.host import Host
@@ -67,6 +67,7 @@ def read_topology(host: Host) -> Topology:
     """Return the topology of *host*, with the hot cores that its profile names, or some chosen here.
 
     Raises:
+        ProfileError: the card or GPU that was named is not there.
         TopologyError: the host does not say what CPUs it has, or those asked for can't be set aside.
     """
     try:
@@ -114,6 +115,11 @@ def find_nic(host: Host) -> Device | None:
             continue
         if host.profile.nic in {None, name}:
             ports.append((_number(host, f"{folder}/speed", 0), name, folder))
+    if not ports and host.profile.nic is not None:
+        known = [folder.rsplit("/", 1)[1] for folder in host.names("/sys/class/net/*")]
+        raise ProfileError(
+            f"--nic: must be a port of this host with a device behind it, was {host.profile.nic}; there are {', '.join(known) or 'none'}"
+        )
     if not ports:
         return None
     _, name, folder = max(ports, key=lambda port: port[0])
@@ -133,6 +139,9 @@ def find_gpu(host: Host) -> Device | None:
         # nvidia-smi writes eight digits of the domain, /sys four.
         if wanted is None or wanted == str(number) or wanted.lower().endswith(name.lower()):
             return Device(name, folder, _number(host, f"{folder}/numa_node", -1), _irqs(host, folder))
+    if wanted is not None:
+        known = ", ".join(folder.rsplit("/", 1)[1] for folder in found)
+        raise ProfileError(f"--gpu: must be an NVIDIA GPU of this host, was {wanted}; there are {known or 'none'}")
     return None
 
 
