@@ -218,6 +218,8 @@ class Engine:
             EngineError: no prediction came in time.
             DeviceError: the device failed.
         """
+        if self.device is not None:
+            self.device.make_resident(model_slot)
         self.command(Command.RESET_STATE, WARM_UP_SOURCE)
         self.command(Command.OPEN_SOURCE, WARM_UP_SOURCE, model_slot, memory.PATH_GRPC, 1)
         records = np.zeros(1, TICK_DTYPE)

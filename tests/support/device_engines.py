@@ -18,7 +18,7 @@ from penstock_daemon.engine_memory import EngineSizes
 from penstock_kernels.model import Model
 from penstock_kernels.predictor import pack
 from support.engines import SIZES
-from support.host_device import HostDevice, host_device
+from support.host_device import SHARED_BYTES_MAX, HostDevice, host_device
 
 DEVICE_SIZES = replace(SIZES, online_states=2)  # One set of sizes: loop and kernel are compiled once.
 ITEMS_MAX = 64
@@ -40,9 +40,10 @@ def device_engine(
     settings: EngineSettings | None = None,
     device: DeviceSettings | None = None,
     sizes: EngineSizes = DEVICE_SIZES,
+    shared_bytes_max: int = SHARED_BYTES_MAX,
 ) -> Iterator[tuple[Engine, HostDevice]]:
     """An engine that runs on a host device, warm, with *models* in its first slots."""
-    with host_device() as host:
+    with host_device(shared_bytes_max=shared_bytes_max) as host:
         engine = Engine(sizes, settings or EngineSettings(), Device(host, device or device_settings()))
         try:
             for slot, model in enumerate(models):

@@ -73,11 +73,13 @@ class DeviceCare:
         if self._device is not None:
             times = self._device.start_times
             said |= {
-                "device_mode": self._config.device_mode,
+                "device_mode": "graph" if self._device.not_resident else self._config.device_mode,
                 "device_transfer": self._config.device_transfer,
                 "device_compile_s": round(times.compile_s, 2),
                 "device_capture_s": round(times.capture_s, 2),
             }
+            if self._device.not_resident:
+                said["not_resident"] = self._device.not_resident
         return said
 
     def snapshot(self) -> DeviceSnapshot | None:

@@ -21,7 +21,10 @@ from penstock_daemon.device import loop, memory
 from penstock_daemon.device.backend import DeviceBackend, DeviceCounters, DeviceError
 from penstock_daemon.device.graphs import StartTimes, build_graphs
 from penstock_daemon.device.memory import DeviceBuffers, DeviceFault, DeviceMemory, DeviceSizes, Mode, Transfer
+from penstock_daemon.device.resident import reason_text, resident_blocks, start_resident, stop_resident
 from penstock_daemon.engine_memory import Buffers, EngineSizes
+from penstock_kernels.compiled import Int64s
+from penstock_kernels.cuda.resident import plan_resident
 from penstock_kernels.cuda.source import device_state_words, half_precision, plan_predict
 from penstock_kernels.predictor import PackedModel
 
@@ -33,6 +36,7 @@ _FAULTS: Final = {
     DeviceFault.VANISHED: "launch {detail} ended without its results",
     DeviceFault.KERNEL: "the kernel refused its work, fault {detail}",
     DeviceFault.ASKED: "it was given up from outside",
+    DeviceFault.LEFT: "the resident kernel left: {reason}",
 }
 
 
@@ -48,6 +52,7 @@ class DeviceSettings:
         timeout_ns: a launch that takes longer is lost.
         query_ns: how long the done word may stay away before the driver is asked.
         spin_ns: how long the loop looks at the done word without a pause; less where cores are shared.
+        watchdog_ns: a resident kernel that hears no heartbeat of the engine for so long leaves.
     """
 
     transfer: Transfer = Transfer.STAGED
@@ -57,6 +62,7 @@ class DeviceSettings:
     timeout_ns: int = 20_000_000
     query_ns: int = 1_000_000
     spin_ns: int = 1_000_000_000
+    watchdog_ns: int = 5_000_000_000
 
 
 class Device:
@@ -75,6 +81,9 @@ class Device:
         self._held: DeviceMemory | None = None
         self._at_seal: DeviceCounters | None = None
         self._ticks = (0, 0)  # Address and bytes of the page-locked part of the arena.
+        self._headers: dict[int, Int64s] = {}  # Of the models, by slot.
+        self._resides = False  # A resident kernel was started.
+        self.not_resident = ""
         self.enter_thread()
 
     def take_memory(self, sizes: EngineSizes, arena: Arena) -> None:
@@ -95,6 +104,7 @@ class Device:
             half=settings.half,
             scratch_words=self.plan.scratch_words,
             transfer=settings.transfer,
+            resident_blocks=resident_blocks(facts, sizes.states),
         )
         if wanted.device_bytes > facts.memory_bytes:
             raise DeviceError(
@@ -112,6 +122,8 @@ class Device:
         values[memory.TIMEOUT_NS] = settings.timeout_ns
         values[memory.QUERY_NS] = settings.query_ns
         values[memory.SPIN_NS] = settings.spin_ns
+        values[memory.RESIDENT_BLOCKS] = wanted.resident_blocks if settings.mode == Mode.RESIDENT else 0
+        values[memory.RESIDENT_STREAM] = self.backend.resident_stream
         values[memory.TICKS_AT] = arena.start_of("tick_slots")
         values[memory.JOURNAL_AT] = arena.start_of("journal")
         if settings.transfer == Transfer.IN_PLACE:
@@ -144,6 +156,9 @@ class Device:
         """
         if self.fault != DeviceFault.NONE:
             return
+        self._headers[slot] = packed.header
+        if slot == self.buffers.words[memory.RESIDENT_MODEL]:
+            self.buffers.words[memory.RESIDENT_MODEL] = memory.NOBODY  # What the kernel keeps is of the last one.
         sizes, at = self.memory.sizes, self.memory.device
         parts: list[tuple[str, int, NDArray[Any]]] = [
             ("headers", sizes.engine.header_words, packed.header),
@@ -171,6 +186,36 @@ class Device:
         address, size = self._ticks
         arguments = self.memory.arguments(ticks=address, tick_bytes=size)
         self.start_times = build_graphs(self.backend, self.plan, self.memory, arguments)
+
+    def make_resident(self, slot: int) -> None:
+        """Where the mode asks for it, keep a kernel resident for the model of *slot*; before the seal.
+
+        Where the model does not fit, the graphs go on for it, and ``not_resident`` says why.
+
+        Raises:
+            DeviceError: the kernel does not compile, launch or answer.
+        """
+        settings = self.settings
+        if settings.mode != Mode.RESIDENT:
+            return
+        assert settings.transfer != Transfer.COPIED, "the configuration refuses that"
+        try:
+            plan = plan_resident(self._headers[slot], self.backend.facts.shared_bytes_max, half=settings.half)
+        except ValueError as error:
+            self.not_resident = str(error)
+            return
+        self.enter_thread()
+        address, size = self._ticks
+        arguments = self.memory.arguments(
+            ticks=address, tick_bytes=size, watchdog_ns=settings.watchdog_ns, resident_model=slot
+        )
+        self._resides = True
+        start_resident(self.backend, plan, self.buffers, arguments, slot)
+
+    @property
+    def resident(self) -> bool:
+        """Whether a resident kernel has micro-batches of its model."""
+        return int(self.buffers.words[memory.RESIDENT_MODEL]) != memory.NOBODY
 
     def run(self, buffers: Buffers) -> None:
         """Be the engine's loop until it is stopped; the thread has entered."""
@@ -221,7 +266,8 @@ class Device:
     @property
     def fault_text(self) -> str:
         """The fault as a sentence; empty for none."""
-        return _FAULTS[self.fault].format(detail=int(self.buffers.words[memory.FAULT_DETAIL]))
+        detail = int(self.buffers.words[memory.FAULT_DETAIL])
+        return _FAULTS[self.fault].format(detail=detail, reason=reason_text(detail))
 
     def give_up(self) -> None:
         """Ask the engine to leave the device for good; for who knows that it is lost."""
@@ -229,4 +275,6 @@ class Device:
 
     def close(self) -> None:
         """Give everything back; the engine's thread has stopped."""
+        if self._resides and self.fault == DeviceFault.NONE:  # Else it was asked to stop then.
+            stop_resident(self.buffers)
         self.backend.close()

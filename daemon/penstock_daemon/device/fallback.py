@@ -17,6 +17,7 @@ from numba import njit
 from penstock.v1.records import PredictionFlag
 from penstock_daemon import engine_memory
 from penstock_daemon.device import memory
+from penstock_daemon.device.bells import stop_resident
 from penstock_daemon.engine_ticks import takeable
 from penstock_daemon.engine_turns import journalled, replay_part
 from penstock_daemon.native import store_release
@@ -44,6 +45,7 @@ def leave_device(m: Any, d: Any, fault: int) -> None:
         if m.seen[state] > 0 and m.online_of[state] == engine_memory.NO_ONLINE:
             d.lost[state] = 1
     m.rebuilt[0] = 0
+    stop_resident(d)
     store_release(d.words, memory.FAULT, fault)
 
 

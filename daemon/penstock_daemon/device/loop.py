@@ -21,6 +21,7 @@ from numba import njit
 from penstock_daemon import engine_memory
 from penstock_daemon.device import memory
 from penstock_daemon.device.batch import describe_answers, gather, place, publish, write_item
+from penstock_daemon.device.bells import beat
 from penstock_daemon.device.fallback import cpu_share, leave_device
 from penstock_daemon.device.submit import submit, wait
 from penstock_daemon.engine_ticks import drain
@@ -59,6 +60,7 @@ def run(m: Any, d: Any) -> None:
     while load_acquire(m.words, engine_memory.STOP) == 0:
         started_ns = clock_ns(_MONOTONIC)
         work = 0
+        beat(d)
         if load_acquire(d.words, memory.GIVE_UP) != 0 and d.words[memory.FAULT] == _NONE:
             leave_device(m, d, _ASKED)
         if commanded(m):

@@ -35,7 +35,9 @@ QUERY_NS: Final = 6  # Between two questions to the driver, while the done word 
 SPIN_NS: Final = 7  # How long the loop looks without a pause, where its core is not its own.
 TICKS_AT: Final = 8  # For IN_PLACE: bytes from the address that offsets count from to the first tick slot,
 JOURNAL_AT: Final = 9  # and to the first slot of the journals.
-SETTINGS: Final = 10
+RESIDENT_BLOCKS: Final = 10  # Of the resident kernel; 0 for none.
+RESIDENT_STREAM: Final = 11
+SETTINGS: Final = 12
 
 
 class Transfer(IntEnum):
@@ -57,6 +59,7 @@ class Mode(IntEnum):
 
 _LINE: Final = CACHE_LINE_BYTES // 8
 GIVE_UP: Final = 0  # Anybody: 1 asks the engine to leave the device for good.
+RESIDENT_MODEL: Final = 1  # Anybody: the model slot that the resident kernel is for; -1 for none.
 FAULT: Final = _LINE  # Engine: why it left the device, a DeviceFault; 0 while it did not.
 FAULT_DETAIL: Final = _LINE + 1  # Engine: what the driver, or the kernel, said.
 LAUNCHES: Final = _LINE + 2  # Engine: micro-batches handed to the device.
@@ -74,6 +77,8 @@ BATCH_ENTRIES: Final = 3 * _LINE + 1  # Ticks taken, refused ones included.
 BATCH_ITEMS: Final = 3 * _LINE + 2
 BATCH_BLOCKS: Final = 3 * _LINE + 3
 GATHERED_NS: Final = 3 * _LINE + 4  # Host clock, when its ticks were taken.
+RUNG: Final = 3 * _LINE + 5  # 1 if the last micro-batch was handed over by bells.
+ASKED_NS: Final = 3 * _LINE + 6  # Host clock, when the driver was last asked about it.
 WORDS: Final = 4 * _LINE
 
 
@@ -87,6 +92,15 @@ class DeviceFault(IntEnum):
     VANISHED = 4  # The stream is idle, but the launch never said that it was complete; its number.
     KERNEL = 5  # The kernel refused its work; layout.FAULT_*.
     ASKED = 6  # Somebody who knows more asked for it.
+    LEFT = 7  # The resident kernel has left; layout.REASON_*.
+
+
+# A resident block's notes.
+CHAIN_FIRST: Final = 0  # Of the micro-batch: the first slot it is called for,
+CHAIN_LAST: Final = 1  # the last one; NOBODY where it is not called.
+HELD_STATE: Final = 2  # The state that it keeps; NOBODY for none.
+RESIDENT_NOTES: Final = 3
+NOBODY: Final = -1
 
 
 # Positions in the rows of work and results, as int32 and as int64 words.
@@ -108,6 +122,7 @@ BLOCK_MODEL: Final = _place(layout.WORK_SLOT_DTYPE, "model", 4)
 BLOCK_FIRST: Final = _place(layout.WORK_SLOT_DTYPE, "first", 4)
 BLOCK_COUNT: Final = _place(layout.WORK_SLOT_DTYPE, "count", 4)
 BLOCK_FLAGS: Final = _place(layout.WORK_SLOT_DTYPE, "block_flags", 4)
+BLOCK_NEXT: Final = _place(layout.WORK_SLOT_DTYPE, "next", 4)
 ITEM_FLAGS: Final = _place(layout.WORK_SLOT_DTYPE, "item_flags", 4)
 ITEM_OFFSET: Final = _place(layout.WORK_SLOT_DTYPE, "tick_offset", 8)
 RESULT_FLAGS: Final = _place(layout.RESULT_DTYPE, "flags", 4)
@@ -130,6 +145,7 @@ class DeviceBuffers(NamedTuple):
     done: NDArray[np.int64]  # (DONE_WORDS,), pinned
     bells: NDArray[np.int64]  # (resident_blocks * BELL_WORDS,), pinned
     answers: NDArray[np.int64]  # (resident_blocks * ANSWER_WORDS,), pinned
+    resident: NDArray[np.int64]  # (resident_blocks, RESIDENT_NOTES): what the loop knows of each
     block_number: NDArray[np.int64]  # (states,): the launch that each state last had a block in
     block_of: NDArray[np.int64]  # (states,): which block that was
     cold: NDArray[np.int64]  # (states,): 1 where the next block begins with zeros
@@ -223,6 +239,7 @@ class DeviceSizes:
         size += self.engine.states * 4 * 8  # Which block it is in, cold, lost.
         size += self.items_max * 2 * 8  # Places of items.
         size += self.engine.sources * 2 * 8  # Whose they are.
+        size += self.resident_blocks * RESIDENT_NOTES * 8  # What each keeps.
         size += (WORDS + SETTINGS + len(self.buckets)) * 8
         size += 16 * CACHE_LINE_BYTES  # Alignment.
         return size
@@ -310,6 +327,7 @@ def take_memory(backend: DeviceBackend, sizes: DeviceSizes) -> DeviceMemory:
         done=parts["done"].view(np.int64),
         bells=parts["bells"].view(np.int64),
         answers=parts["answers"].view(np.int64),
+        resident=take("resident", (sizes.resident_blocks, RESIDENT_NOTES), np.int64, holds="notes of resident blocks"),
         block_number=take("block_number", states, np.int64, holds="launch of each state's last block"),
         block_of=take("block_of", states, np.int64, holds="that block"),
         cold=take("cold", states, np.int64, holds="states that begin with zeros"),
@@ -322,6 +340,8 @@ def take_memory(backend: DeviceBackend, sizes: DeviceSizes) -> DeviceMemory:
     arena.seal()
     assert buffers.forecasts.shape == (slots, HORIZONS_MAX, FORECAST_WORDS), "a result holds every horizon"
     buffers.cold[:] = 1
+    buffers.resident[:] = NOBODY
+    buffers.words[RESIDENT_MODEL] = NOBODY
     return DeviceMemory(sizes, buffers, host, device)
 
 

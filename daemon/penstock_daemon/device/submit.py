@@ -18,13 +18,7 @@ from numba import njit
 from penstock_daemon.device import memory
 from penstock_daemon.device.bells import forget_kept, ring, suits_resident, wait_for_bells
 from penstock_daemon.device.patience import IDLE, LOOKS, still_waits
-from penstock_daemon.native import (
-    call_with_two,
-    clock_ns,
-    fence,
-    load_acquire,
-    store_release,
-)
+from penstock_daemon.native import call_with_two, clock_ns, fence, load_acquire, store_release
 from penstock_kernels.cuda import layout
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")
@@ -106,12 +100,11 @@ def wait(d: Any) -> int:
         if looks % LOOKS != 0:
             continue
         fault = still_waits(d, d.settings[memory.STREAM])
-        if fault == IDLE:
-            if load_acquire(d.done, layout.DONE_NUMBER) != number:
-                d.words[memory.FAULT_DETAIL] = number
-                return _VANISHED
-        elif fault != _NONE:
-            return fault
+        if fault != _NONE and load_acquire(d.done, layout.DONE_NUMBER) != number:  # It may have come meanwhile.
+            if fault != IDLE:
+                return fault
+            d.words[memory.FAULT_DETAIL] = number
+            return _VANISHED
     d.words[memory.SEEN_NS] = clock_ns(_MONOTONIC)
     return _judge(d)
 

@@ -1,0 +1,53 @@
+"""How long the loop waits for a device, and how: a look at the clock, a question to the driver, a nap where that is meant.
+
+A word that does not come may be late, may never come, or may not come any more: the timeout, the driver's error and its
+idle stream tell them apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+
+from penstock_daemon.device import memory
+from penstock_daemon.device.backend import NOT_READY
+from penstock_daemon.native import call_with_one, clock_ns, nap_ns
+
+LOOKS: Final = 64  # At the word between two at the clock.
+IDLE: Final = -1  # The stream has nothing to do any more: the word is there by now, or never comes.
+
+# As in engine_turns: what compiled code alone calls.
+_part = njit(nogil=True, cache=True, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+_MONOTONIC = np.int32(1)
+_NONE = int(memory.DeviceFault.NONE)
+_QUERY = int(memory.DeviceFault.QUERY)
+_TIMEOUT = int(memory.DeviceFault.TIMEOUT)
+_NAP_NS = 20_000
+
+
+@_part
+def still_waits(d: Any, stream: int) -> int:
+    """Say whether it is worth while to look on; returns NONE for yes, IDLE, or a DeviceFault.
+
+    Args:
+        d: DeviceBuffers; ASKED_NS is overwritten, and LAUNCHED_NS before the first call of a wait.
+        stream: what the word is awaited from runs there.
+    """
+    launched_ns, now_ns = d.words[memory.LAUNCHED_NS], clock_ns(_MONOTONIC)
+    if now_ns - launched_ns > d.settings[memory.TIMEOUT_NS]:
+        d.words[memory.FAULT_DETAIL] = now_ns - launched_ns
+        return _TIMEOUT
+    if now_ns - d.words[memory.ASKED_NS] > d.settings[memory.QUERY_NS]:
+        d.words[memory.ASKED_NS] = now_ns
+        code = call_with_one(d.settings[memory.QUERY_ADDRESS], stream)
+        if code == 0:
+            return IDLE
+        if code != NOT_READY:
+            d.words[memory.FAULT_DETAIL] = code
+            return _QUERY
+    if now_ns - launched_ns > d.settings[memory.SPIN_NS]:
+        nap_ns(_NAP_NS)
+    return _NONE
