@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -161,3 +165,32 @@ def test_report_of_a_tree_is_one_page_with_its_measurements(host, results, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["host", "host.html", "state"], "no scratch file is left"
     assert cli.main(["report", "--root", str(host), "--out", str(tmp_path / "none" / "x.html")]) == 2
     assert "--out: want a file that can be written" in capsys.readouterr().err
+
+
+def test_interrupted_measurement_leaves_nobody_spinning(tmp_path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "penstock_host",
+        "measure",
+        "jitter",
+        "--cpus",
+        str(CPU),
+        "--seconds",
+        "60",
+        "--force",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    children: list[int] = []
+    deadline = time.monotonic() + 20
+    while not children and time.monotonic() < deadline:
+        children = [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+        time.sleep(0.02)
+    assert children
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert (output, errors) == (b"", b"")
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert not (tmp_path / "state").exists(), "half a measurement is none"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock_host.faults import HostError
-from penstock_host.measure_histogram import QUANTILES, count_from, quantile_ns
+from penstock_host.measure_histogram import OVERFLOW_BUCKET, QUANTILES, count_from, quantile_ns
 
 FORMAT_VERSION: Final = 1
 OVER_US: Final = (10, 50, 100, 1000)
@@ -184,7 +184,7 @@ def load(path: Path) -> Measurement:
         version = found["penstock_measurement"]
         if version == FORMAT_VERSION:
             return _parsed(found)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as refusal:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as refusal:
         raise MeasurementError(
             f"{path}: is no measurement ({refusal!r}); name a file that `measure` saved"
         ) from refusal
@@ -220,28 +220,53 @@ def title_of(measurement: Measurement) -> str:
 _SLICE_FIELDS: Final = ("duration_ns", "count", "sum_ns", "max_ns", "over", "p50_ns", "p99_ns")
 
 
+def _natural(value: object) -> int:
+    """Return a count or a duration: nothing here is negative, and nothing lasts a thousand years."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 65:
+        raise ValueError(f"want a whole number from 0, was {value!r}")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if not 0 <= value < 1e9:
+        raise ValueError(f"want seconds, was {value!r}")
+    return float(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return a fact as a word, a number or a list of words."""
+    if isinstance(value, list):
+        return [str(one) for one in value]
+    return value if isinstance(value, bool | int | float | str) else str(value)
+
+
 def _parsed(found: dict[str, Any]) -> Measurement:
+    if not found["series"]:
+        raise ValueError("it has no series")
     return Measurement(
         kind=str(found["kind"]),
         label=str(found["label"]),
         taken=str(found["taken"]),
-        seconds=float(found["seconds"]),
-        settings=dict(found["settings"]),
+        seconds=_seconds(found["seconds"]),
+        settings={str(name): _plain(value) for name, value in found["settings"].items()},
         notes=tuple(str(note) for note in found["notes"]),
-        host=dict(found["host"]),
+        host={str(name): _plain(value) for name, value in found["host"].items()},
         series=tuple(_parsed_series(one) for one in found["series"]),
     )
 
 
 def _parsed_series(one: dict[str, Any]) -> Series:
     histogram = one["histogram"]
-    columns = [[int(value) for value in one["slices"][name]] for name in _SLICE_FIELDS]
+    columns = [[_natural(value) for value in one["slices"][name]] for name in _SLICE_FIELDS]
+    buckets = [_natural(bucket) for bucket in histogram["buckets"]]
+    if max(buckets, default=0) > OVERFLOW_BUCKET:
+        raise ValueError(f"no bucket is {max(buckets)}")
     return Series(
         name=str(one["name"]),
-        counts={int(key): int(count) for key, count in zip(histogram["buckets"], histogram["counts"], strict=True)},
-        sum_ns=int(one["sum_ns"]),
-        max_ns=int(one["max_ns"]),
-        duration_ns=int(one["duration_ns"]),
+        counts={key: count for key, count in zip(buckets, map(_natural, histogram["counts"]), strict=True) if count},
+        sum_ns=_natural(one["sum_ns"]),
+        max_ns=_natural(one["max_ns"]),
+        duration_ns=_natural(one["duration_ns"]),
         slices=tuple(Slice(*row) for row in zip(*columns, strict=True)),
         floor_ns={str(name): int(value) for name, value in one["floor_ns"].items()},
         extra=dict(one["extra"]),

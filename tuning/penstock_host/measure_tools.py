@@ -109,11 +109,11 @@ def measure_with(tool: Tool, runner: Runner, cpus: frozenset[int], *, seconds: f
     Raises:
         MeasurementError: it is not installed, failed, took too long, or said what nobody understands.
     """
-    whole = max(round(seconds), 1)
     if not cpus:
         raise MeasurementError("--cpus: want at least one CPU, was none; name some, such as --cpus 2-5")
-    if whole > SECONDS_MAX:
-        raise MeasurementError(f"--seconds: want at most {SECONDS_MAX:,}, was {seconds:g}; ten minutes tell most")
+    if not 1 <= seconds <= SECONDS_MAX:
+        raise MeasurementError(f"--seconds: want 1 to {SECONDS_MAX:,}, was {seconds:g}; ten minutes tell most")
+    whole = round(seconds)
     command = tool.command(format_cpus(cpus), len(cpus), whole)
     taken = datetime.now(UTC).isoformat(timespec="milliseconds")
     facts = host_facts()

@@ -84,9 +84,13 @@ def host_line(measurement: Measurement) -> str:
         f"governor {host.get('governors', 'unknown')}",
         f"clock {host.get('clocksource', 'unknown')}",
         f"virtualised {host.get('virtualised', 'unknown')}",
-        f"load {' '.join(map(str, host.get('load', []))) or 'unknown'}",
+        f"load {_listed(host.get('load')) or 'unknown'}",
     ]
     return ", ".join(parts)
+
+
+def _listed(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value or "")
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -122,7 +126,9 @@ def slices_line(measurement: Measurement) -> str:
     number = min((len(series.slices) for series in measurement.series), default=0)
     if not number:
         return "no slices, so no intervals"
-    return f"{number} slices of {measurement.settings.get('slice_ms', 0):g} ms; intervals of 95 % by a block bootstrap over them"
+    length = measurement.settings.get("slice_ms")
+    words = f"{length:g} ms" if isinstance(length, int | float) else "an unknown length"
+    return f"{number} slices of {words}; intervals of 95 % by a block bootstrap over them"
 
 
 def _rows(rows: Sequence[Row]) -> list[str]:
