@@ -3,7 +3,7 @@
 A spill costs the latency that the kernel was written for, and shows in no result. Another version of NVRTC allots other
 registers, so the file names its version, which constraints.txt pins. After a wanted change, write the file anew:
 
-    .venv/bin/python tests/golden/test_cuda_registers.py
+    PYTHONPATH=tests .venv/bin/python tests/golden/test_cuda_registers.py
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ from typing import Any, Final
 
 import pytest
 
+from penstock_kernels.compiled import Int64s
 from penstock_kernels.cuda.compile import compile_cubin, resources
+from penstock_kernels.cuda.resident import plan_resident
 from penstock_kernels.cuda.source import CLOCK, ECHO, KernelPlan, plan_predict, plan_small
+from penstock_kernels.packed import pack
+from support.models import random_model
 
 WRITTEN: Final = Path(__file__).with_name("cuda_registers.json")
 ARCHITECTURES: Final = ("sm_80", "sm_90", "sm_120")
@@ -27,11 +31,18 @@ UNITS, COLUMNS, MEMORY_WORDS = 4096, 4224, 128
 SHARED_BYTES, SHARED_BYTES_SCARCE = 227 * 1024, 8 * 1024
 
 
+def header(units: int) -> Int64s:
+    """Return that of a packed model like the default one."""
+    return pack(random_model(1, units=units, fan_in=8, products=units // 2)).header
+
+
 def plans() -> dict[str, KernelPlan]:
     return {
         "predict, float32": plan_predict(UNITS, COLUMNS, MEMORY_WORDS, SHARED_BYTES),
         "predict, float16": plan_predict(UNITS, COLUMNS, MEMORY_WORDS, SHARED_BYTES, half=True),
         "predict, float32, in scratch": plan_predict(UNITS, COLUMNS, MEMORY_WORDS, SHARED_BYTES_SCARCE),
+        "resident, all units in registers": plan_resident(header(1024), SHARED_BYTES),
+        "resident, some units in shared memory": plan_resident(header(2048), SHARED_BYTES),
         "echo": plan_small(ECHO),
         "clock": plan_small(CLOCK),
     }
