@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock_host.checklist import ITEMS
+from penstock_host.host import Host
 from penstock_host.report import JournalRow, Report, compared, rendered
+from penstock_host.report_cli import gather
+from support.host_trees import bare_metal, cloud_guest, container, laptop
 from support.measured import jitter
 
 VOID = {"meta", "br", "rect", "line", "polyline", "polygon", "circle"}
@@ -159,3 +165,20 @@ def test_long_lists_of_mends_are_cut(number: int) -> None:
     text = Page(rendered(replace(full(), items=[item("I2", "DRIFT", mend=mend)]))).text
     assert ("and 37 more like these" in text) is (number == 40)
     assert "/proc/irq/1/" in text
+
+
+def test_mend_shows_its_command_as_code() -> None:
+    text = rendered(replace(full(), measurements=[jitter("before"), jitter("after", scale=6.0, seed=2)]))
+    assert "<code>penstock-tune revert</code> puts every value back" in text
+
+
+@pytest.mark.parametrize("build", [bare_metal, cloud_guest, laptop, container])
+def test_every_kind_of_host_has_a_whole_page_with_every_item(tmp_path: Path, build: Callable[[Path], object]) -> None:
+    build(tmp_path)
+    report = gather(Host(tmp_path), [])
+    page = Page(rendered(report))
+    assert page.open == []
+    assert page.faults == []
+    assert len(report.items) == len(ITEMS)
+    assert [one.item_id for one in ITEMS if one.title not in page.text] == []
+    assert "penstock-tune plan: paste as root" in page.text

@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock_host.measure_compare import compare
-from penstock_host.measure_drawing import PANELS_MAX, Panel, draw_comparison, draw_panel, panels_of, scales_of
+from penstock_host.measure_drawing import (
+    PANELS_MAX,
+    Panel,
+    draw_changes,
+    draw_comparison,
+    draw_panel,
+    panels_of,
+    scales_of,
+)
 from penstock_host.measure_result import Series
 from penstock_host.svg import Drawing, escaped
 from support.measured import jitter
@@ -119,3 +127,15 @@ def test_tool_without_a_histogram_is_drawn_without_one() -> None:
     empty = jitter("a", cpus=(2,))
     empty = replace(empty, kind="rtla-osnoise", series=(Series("CPU 2", {}, 1000, 5000, 10**9),))
     assert "no histogram" in words_of(draw_comparison(compare(empty, empty)))
+
+
+def test_change_of_many_times_still_shows_its_interval() -> None:
+    rows = compare(jitter("before"), jitter("after", scale=6.0, seed=2)).judged
+    drawing = draw_changes(rows)
+    lines = [line.attrib for line in parsed(drawing).iter(f"{SVG}line") if line.attrib["class"] == "pt-worse"]
+    wide = [float(line["x2"]) - float(line["x1"]) for line in lines if line["y1"] == line["y2"]]
+    assert len(wide) == len(rows)
+    assert max(wide) > 5
+    assert not [
+        word for word in words_of(drawing) if word.startswith("-") and word.endswith("%") and int(word[:-1]) < -100
+    ]

@@ -23,6 +23,7 @@ PANEL_HEIGHT: Final = 190
 PANELS_MAX: Final = 12
 _COLUMNS: Final = 3
 _STEPS: Final = 6  # Bars per tenfold of length.
+_REACHES: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 _NOUNS: Final = {
     "path": "time of a tick",
     "cyclictest": "lateness of a wake-up",
@@ -158,6 +159,8 @@ def draw_changes(rows: Sequence[Row]) -> Drawing:
     drawing.words(last, 12, "worse", look="worse-words", size=10.5, anchor="end")
     bottom = top + line_height * len(rows)
     for mark in (-1.0, -0.5, 0.0, 0.5, 1.0):
+        if mark * reach < -1:  # Nothing can become less than nothing.
+            continue
         x = place(mark * reach)
         drawing.line(x, top - 6, x, bottom, "axis" if mark == 0 else "grid")
         drawing.words(x, bottom + 13, f"{mark * reach:+.0%}" if mark else "0", look="quiet", size=9.5, anchor="middle")
@@ -181,7 +184,7 @@ def draw_changes(rows: Sequence[Row]) -> Drawing:
 
 
 def reach_of(rows: Sequence[Row]) -> float:
-    """Return the share at the ends of the scale of changes: 25 % to 100 %, by what there is to see."""
+    """Return the share at the ends of the scale of changes: 25 % to tenfold, by what there is to see."""
     seen = [
         abs(value / row.before)
         for row in rows
@@ -189,7 +192,7 @@ def reach_of(rows: Sequence[Row]) -> float:
         for value in (row.interval.low, row.interval.high)
     ]
     largest = max(seen, default=0.25)
-    return next((reach for reach in (0.25, 0.5, 1.0) if largest <= reach), 1.0)
+    return next((reach for reach in _REACHES if largest <= reach), _REACHES[-1])
 
 
 def _bars(series: Series) -> list[tuple[int, float]]:

@@ -36,7 +36,7 @@ def host_facts(root: Path = Path("/")) -> dict[str, Any]:
     """Return the facts of the host at *root*, each only where it can be read."""
     system = root / "sys/devices/system"
     facts: dict[str, Any] = {
-        "node": platform.node(),
+        "node": _text(root / "proc/sys/kernel/hostname") or (platform.node() if root == Path("/") else None),
         "cpu_model": _cpu_model(root),
         "cpus_online": _text(system / "cpu/online"),
         "cpus_allowed": format_cpus(frozenset(os.sched_getaffinity(0))),

@@ -8,6 +8,7 @@ is escaped, so that it can be opened, printed and sent as it is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -148,7 +149,7 @@ def _tile(value: str, label: str, look: str) -> str:
 
 
 def _notices(comparisons: Sequence[Comparison]) -> list[str]:
-    return [f'<p class="notice">{escaped(mend_of(one).capitalize())}.</p>' for one in comparisons if one.worse]
+    return [f'<p class="notice">{_coded(mend_of(one).capitalize())}.</p>' for one in comparisons if one.worse]
 
 
 def _measured(comparisons: Sequence[Comparison], alone: Sequence[Measurement]) -> list[str]:
@@ -196,6 +197,11 @@ def _item(item: Mapping[str, Any]) -> str:
         f'<span class="quiet">{escaped(item["severity"])}</span></div>'
         f'<div class="what"><b>{escaped(item["id"])}</b> {escaped(item["title"])}<dl>{facts}</dl></div></div>'
     )
+
+
+def _coded(text: str) -> str:
+    """Return *text* escaped, with what stands between backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped(text))
 
 
 def _few(text: str, most: int = 3) -> str:

@@ -42,6 +42,8 @@ pre {
 }
 .item { border-top: 1px solid var(--line); padding: 9px 0; display: grid; grid-template-columns: 128px 1fr; gap: 2px 14px; }
 .item .status { font-weight: 600; font-size: 12.5px; padding-top: 2px; letter-spacing: 0.01em; }
+.item .status span { font-weight: 400; }
+code { font: 0.92em ui-monospace, "DejaVu Sans Mono", monospace; }
 .item .what { overflow-wrap: anywhere; }
 .item .what b { font-weight: 600; }
 .item dl { margin: 3px 0 0; }
@@ -73,6 +75,7 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; }
   .item { grid-template-columns: 1fr; }
   .figure { grid-template-columns: 1fr; }
   dl { grid-template-columns: 1fr; }
+  .item dl { grid-template-columns: max-content 1fr; }
   dd { margin-bottom: 5px; }
 }
 @media print {
