@@ -17,7 +17,7 @@ from penstock_daemon.engine import Engine
 from penstock_daemon.engine_memory import Command
 from penstock_kernels.cuda import layout
 from penstock_kernels.predictor import pack
-from support.device_engines import HURRIED_NS, device_engine, device_settings
+from support.device_engines import HURRIED_NS, device_engine, device_settings, kept_asleep
 from support.engines import close_source, driven, open_source, predict, publish, take
 from support.host_device import LOST, HostDevice
 from support.models import random_model
@@ -145,11 +145,13 @@ def test_lost_states_are_rebuilt_in_parts_while_others_go_on() -> None:
         fresh = open_source(engine, 2, states=[7])
         for source in (many, fresh):
             engine.command(Command.HOLD_SOURCE, source.number)
+        engine.wait_applied(engine.command_state()[0])
         host.lose()
-        publish(engine, many, np.concatenate([stream[200:] for stream in streams]), first=1200)
-        publish(engine, fresh, tick_stream(80, 1))
-        for source in (many, fresh):
-            engine.command(Command.BIND_MODEL, source.number, 0)
+        with kept_asleep(engine):
+            publish(engine, many, np.concatenate([stream[200:] for stream in streams]), first=1200)
+            publish(engine, fresh, tick_stream(80, 1))
+            for source in (many, fresh):
+                engine.command(Command.BIND_MODEL, source.number, 0)
         last, other = take(engine, many, 6), take(engine, fresh, 1)
     forecasts = np.concatenate([driven(pack(MODELS[0]), stream)[0][200:] for stream in streams])
     assert last["forecasts"].tobytes() == forecasts.tobytes()

@@ -22,7 +22,7 @@ from penstock_daemon.engine_memory import Command
 from penstock_kernels import online_layout
 from penstock_kernels.online_drive import new_online_place, run_online
 from penstock_kernels.predictor import pack
-from support.device_engines import DEVICE_SIZES, ITEMS_MAX, WARM_UP_TICKS, device_engine, device_settings
+from support.device_engines import DEVICE_SIZES, ITEMS_MAX, WARM_UP_TICKS, device_engine, device_settings, kept_asleep
 from support.engines import Source, close_source, driven, open_source, predict, publish, take
 from support.host_device import HostDevice
 from support.models import HORIZONS, random_model
@@ -199,10 +199,10 @@ def test_sources_take_turns_where_a_micro_batch_holds_no_more() -> None:
         sources = [open_source(engine, 1 + place, states=[1 + place]) for place in range(2)]
         for source in sources:
             engine.wait_applied(engine.command(Command.HOLD_SOURCE, source.number))
-        for source in sources:
-            publish(engine, source, tick_stream(40 + source.number, 256))
-        for source in sources:
-            engine.command(Command.BIND_MODEL, source.number, 0)
+        with kept_asleep(engine):
+            for source in sources:
+                publish(engine, source, tick_stream(40 + source.number, 256))
+                engine.command(Command.BIND_MODEL, source.number, 0)
         long, other = (take(engine, source, 256) for source in sources)
     gathered_ns = [
         np.int64(one["received_ns"]) + one["stage_ns"][:, :2].sum(axis=1, dtype=np.int64) for one in (long, other)

@@ -8,9 +8,11 @@ with device_engine(MODEL, transfer=Transfer.COPIED) as (engine, host):
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
+from penstock_daemon import engine_memory
 from penstock_daemon.device.device import Device, DeviceSettings
 from penstock_daemon.device.memory import Transfer
 from penstock_daemon.engine import Engine, EngineSettings
@@ -55,3 +57,20 @@ def device_engine(
         finally:
             engine.stop()
             engine.close()
+
+
+@contextlib.contextmanager
+def kept_asleep(engine: Engine) -> Iterator[None]:
+    """Own the states as a helper does, so that all which is done meanwhile comes to the engine at once."""
+    words = engine.buffers.words
+    deadline_s = time.monotonic() + 10
+    while True:
+        assert time.monotonic() < deadline_s, "the engine never sleeps"
+        if words[engine_memory.SLEEPING] == 1 and words[engine_memory.OWNER] == 0:
+            words[engine_memory.OWNER] = 1
+            if words[engine_memory.SLEEPING] == 1:  # Then it has not asked for them in between.
+                break
+            words[engine_memory.OWNER] = 0
+        time.sleep(0.001)
+    yield
+    words[engine_memory.OWNER] = 0
