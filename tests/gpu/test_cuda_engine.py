@@ -11,7 +11,7 @@ from penstock.v1.records import PredictionFlag
 from penstock_daemon.config import Config
 from penstock_daemon.device.backend import DeviceBackend
 from penstock_daemon.device.device import DeviceSettings
-from penstock_daemon.device.memory import DeviceFault, Transfer
+from penstock_daemon.device.memory import DeviceFault, Mode, Transfer
 from penstock_daemon.device.select import make_engine
 from penstock_daemon.engine import EngineSettings
 from penstock_kernels.half_weights import round_to_half
@@ -62,6 +62,24 @@ def test_stages_of_the_device_are_stamped_and_fit_into_the_whole(own_cuda: Devic
         elapsed_ns = answers["stage_ns"].astype(np.int64).sum(axis=1)
         assert np.all(elapsed_ns > 0)
         assert np.all(elapsed_ns < 1_000_000_000)
+
+
+@pytest.mark.parametrize("transfer", [Transfer.STAGED, Transfer.IN_PLACE])
+def test_resident_kernel_serves_its_model_and_graphs_the_other(own_cuda: DeviceBackend, transfer: Transfer) -> None:
+    settings = DeviceSettings(transfer=transfer, mode=Mode.RESIDENT, batch_max=64, timeout_ns=2_000_000_000)
+    ticks = {model: tick_stream(60 + model, 300) for model in (0, 1)}
+    with device_runs.device_engine(own_cuda, MODELS, settings) as engine:
+        device = engine.device
+        assert device is not None
+        assert device.resident, device.not_resident
+        sources = {
+            model: engines.open_source(engine, 1 + model, states=[1 + model], model_slot=model) for model in ticks
+        }
+        for model, source in sources.items():
+            found = engines.predict(engine, source, ticks[model])
+            device_runs.assert_cpu_bits(MODELS[model], ticks[model], found, but_flags=LATE)
+        assert device.fault == DeviceFault.NONE
+        assert (device.counters.eager_launches, device.counters.allocations) == (0, 0)
 
 
 def test_half_weights_give_the_bits_of_the_rounded_model(own_cuda: DeviceBackend) -> None:
