@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -46,6 +46,20 @@ IDS = st.lists(st.sampled_from(ITEM_IDS), unique=True, max_size=len(ITEM_IDS)).m
 
 class PowerWentError(Exception):
     """The power went."""
+
+
+class Power:
+    """Goes away after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+        self.went = False
+
+    def __call__(self, step: str) -> None:
+        self.left -= 1
+        if self.left < 0:
+            self.went = True
+            raise PowerWentError(step)
 
 
 @pytest.fixture(scope="module")
@@ -139,27 +153,37 @@ def test_second_apply_changes_nothing(
 def test_crash_at_any_write_leaves_a_journal_that_restores_everything(
     built: dict[str, Tree], data: st.DataObject, name: str, count: int, back: bool
 ) -> None:
-    left = count
-
-    def crash(step: str) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise PowerWentError(step)
-
+    power = Power(count)
     with copied(built[name]) as tree:
         scramble(tree, data)
         tools = Tools()
         files, state = tree.snapshot(), tools.snapshot()
         try:
-            do_apply(tree, tools, force=True, step=crash)
+            do_apply(tree, tools, force=True, step=power)
             if back:
-                do_revert(tree, tools, step=crash)
+                do_revert(tree, tools, step=power)
         except PowerWentError:
             pass
         reverted = do_revert(tree, tools)
         assert tree.snapshot() == files, [deed for deed in reverted.deeds if deed.step is Step.CONFLICT]
         assert tools.snapshot() == state
+
+
+def test_crash_at_each_step_of_what_takes_several_is_taken_back(built: dict[str, Tree]) -> None:
+    count = 0
+    with copied(built["bare_metal"]) as tree:
+        tools = Tools()
+        files, state = tree.snapshot(), tools.snapshot()
+        power = Power(count)
+        while power.went or not count:
+            power = Power(count)
+            with suppress(PowerWentError):
+                do_apply(tree, tools, only=("C1", "C18", "G2"), step=power)
+            do_revert(tree, tools)
+            assert (tree.snapshot(), tools.snapshot()) == (files, state), count
+            assert not (tree.root / "sys/fs/cgroup/penstock-hot").exists()
+            count += 1
+    assert count > 40
 
 
 @settings(max_examples=12)

@@ -309,6 +309,10 @@ def test_original_of_several_applies_is_the_first(tmp_path: Path, capsys: pytest
         main(["apply", *root, "--hot-cores", cores])
     capsys.readouterr()
     assert tree.read("/proc/irq/default_smp_affinity") == "00009f9f\n"
+    [journal] = (tmp_path / "run/penstock-tune").glob("journal-*.jsonl")
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    originals = [line["original"] for line in lines if line["event"] == "intent" and "default_smp" in line["knob"][1]]
+    assert originals == ["0000ffff\n"] * 3
     assert main(["revert", *root, "--only", "C5"]) == 0
     assert tree.read("/sys/devices/system/cpu/cpu7/cpufreq/scaling_governor") == "powersave\n"
     assert tree.read("/proc/irq/default_smp_affinity") == "00009f9f\n"

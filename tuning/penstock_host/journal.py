@@ -238,7 +238,7 @@ def _replay(journal: Journal, event: dict[str, Any]) -> None:
             number,
             event["item"],
             knob_of(words),
-            before.original if before else event["original"],
+            event["original"],
             event["writing"],
             before.took if before else None,
         )
