@@ -62,7 +62,7 @@ def test_jitter_as_json_names_its_file(tmp_path, capsys) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["verb"] == "measure jitter"
     assert Path(found["saved"]).parent == tmp_path / "kept"
-    assert len(found["series"][0]["slices"]["max_ns"]) == 10
+    assert 1 <= len(found["series"][0]["slices"]["max_ns"]) <= 10, "a stall longer than a slice leaves the next one out"
 
 
 def test_result_that_can_not_be_kept_is_still_printed(tmp_path, capsys) -> None:

@@ -56,8 +56,8 @@ def test_quantile_is_that_of_the_ordered_list_to_a_bucket(durations: list[int], 
 
 def test_child_that_was_stopped_tells_of_the_gap() -> None:
     """A stopped process is what a CPU taken away looks like from inside."""
-    child = subprocess.Popen([sys.executable, "-I", "-S", SPIN, json.dumps(order(slices=8))], stdout=subprocess.PIPE)
-    time.sleep(0.3)  # It is in its slices now.
+    child = subprocess.Popen([sys.executable, "-I", "-S", SPIN, json.dumps(order(slices=24))], stdout=subprocess.PIPE)
+    time.sleep(0.8)  # It is in its slices now, on a busy machine too.
     child.send_signal(signal.SIGSTOP)
     time.sleep(0.08)
     child.send_signal(signal.SIGCONT)
@@ -102,7 +102,7 @@ def test_child_ends_with_its_parent() -> None:
     )
     found = json.loads(done.stdout)
     assert found["orphaned"]
-    assert len(found["slices"]) == 1
+    assert len(found["slices"]) <= 1
 
 
 def test_threshold_is_at_least_four_steps_of_the_method() -> None:
@@ -110,6 +110,14 @@ def test_threshold_is_at_least_four_steps_of_the_method() -> None:
     floor_ns = measured.series[0].floor_ns["median"]
     assert min(ours.lower_edge_ns(bucket) for bucket in measured.series[0].counts) >= min(4 * floor_ns, 990)
     assert any("threshold was raised" in note for note in measured.notes)
+
+
+def test_child_that_starts_late_measures_all_the_same() -> None:
+    late = order(start_ns=time.monotonic_ns() - 10**9, slices=2)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", SPIN, json.dumps(late)], capture_output=True, check=True, timeout=20
+    )
+    assert json.loads(done.stdout)["slices"]
 
 
 def test_cpu_that_may_not_be_used_is_a_sentence() -> None:

@@ -39,9 +39,10 @@ def measure(order: dict[str, Any], clock: Callable[[], int] = time.monotonic_ns)
     threshold_ns = max(order["threshold_ns"], 4 * floor_ns[0])
     slices: list[tuple[int, list[int]]] = []
     orphaned = False
-    _wait_until(order["start_ns"], clock)
+    start_ns = max(order["start_ns"], clock())  # A busy host may have started this process late.
+    _wait_until(start_ns, clock)
     for number in range(order["slices"]):
-        end_ns = order["start_ns"] + (number + 1) * order["slice_ns"]
+        end_ns = start_ns + (number + 1) * order["slice_ns"]
         found, duration_ns = _spin(clock, end_ns, threshold_ns, room)
         if duration_ns:
             slices.append((duration_ns, room[:found].tolist()))
