@@ -197,6 +197,13 @@ def test_irqbalance_is_told_the_union_of_hot_isolated_and_full_dynticks(
     tree.write("/sys/devices/system/cpu/isolated", "0,5\n")  # Not usable as hot cores, but somebody's.
     _, document = run_json(capsys, "check", "--root", str(tmp_path), "--only", "I1")
     assert "IRQBALANCE_BANNED_CPULIST=0-1,5-7 " in document["items"][0]["mend"]
+    tree.write("/etc/default/irqbalance", "#IRQBALANCE_BANNED_CPULIST=\n")
+    _, document = run_json(capsys, "check", "--root", str(tmp_path), "--only", "I1")
+    drop_in = "/etc/systemd/system/irqbalance.service.d/penstock.conf"
+    assert (
+        f"as {drop_in} write [Service] and, below, Environment=IRQBALANCE_BANNED_CPULIST=0-1,5-7 "
+        in document["items"][0]["mend"]
+    )
     # What the process runs with counts, not what its file says by now.
     tree.write("/proc/200/environ", "HOME=/\0IRQBALANCE_BANNED_CPULIST=0-1,5-7\0")
     assert main(["check", "--root", str(tmp_path), "--only", "I1"]) == 0

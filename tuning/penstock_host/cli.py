@@ -3,7 +3,7 @@
 exit status 0   all is as wanted (or was done)
 1   something is not
 2   an error: the flags, the profile, a file, a program
-3   refused as unsafe: nothing was done
+3   something was refused as unsafe, and not done
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def _sleep(host: Host) -> Iterable[Setting]:
         yield absent(DEVICE, str(fault), wanted=wanted)
         yield from per_cpu
         return
-    held = sorted(holders(host) & frozenset(host.daemons()))
+    held = sorted(holders(host, host.daemons()))
     by = f", held by penstockd {held[0]}" if held else ", not held by penstockd"
     found = f"{'no limit' if limit_us >= NO_LIMIT_US else f'{limit_us} us'}{by}"
     if held or limit_us == 0:

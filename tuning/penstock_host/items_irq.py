@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 IRQ: Final = "/proc/irq"
 BANNED: Final = "IRQBALANCE_BANNED_CPULIST"
+DROP_IN: Final = "/etc/systemd/system/irqbalance.service.d/penstock.conf"
 _FILES: Final = ("/etc/default/irqbalance", "/etc/sysconfig/irqbalance")
 _IRQ_SOURCE: Final = "kernel documentation, core-api/irq/irq-affinity.rst; TuneD pull request 364"
 
@@ -61,9 +62,13 @@ def _irqbalance(host: Host) -> Iterable[Setting]:
     file_name = next((name for name in _FILES if host.exists(name)), _FILES[0])
     banned = _banned(host, running, file_name)
     shown = f"inactive, or {BANNED} with {format_cpus(union)}"
+    line = f"{BANNED}={format_cpus(union | banned)}"
+    where = f"in {file_name} write {line}"
+    if not re.search(rf"^\s*{BANNED}=", host.read_or(file_name), re.MULTILINE):
+        where = f"as {DROP_IN} write [Service] and, below, Environment={line}"
     drop_in = (
-        f"systemctl stop irqbalance; or in {file_name} write {BANNED}={format_cpus(union | banned)} (with the isolated "
-        "ones: setting it ends irqbalance's own exclusion of them) and restart it"
+        f"systemctl stop irqbalance; or {where} (with the isolated ones: setting it ends irqbalance's own exclusion of "
+        "them) and restart it"
     )
     setting = turn(
         host, UnitKnob("irqbalance"), "inactive", accept=lambda state: state == "active" and union <= banned, shown=shown, mend=drop_in,

@@ -131,9 +131,14 @@ class Journal:
         assert self.descriptor >= 0, "the journal was opened to look"
         self.host.step("before journal")
         data = json.dumps(event).encode("ascii") + b"\n"
-        while data:
-            data = data[os.write(self.descriptor, data) :]
-        os.fsync(self.descriptor)
+        try:
+            while data:
+                data = data[os.write(self.descriptor, data) :]
+            os.fsync(self.descriptor)
+        except OSError as refusal:
+            raise HostError(
+                f"{self.name}: {refusal.strerror}; stopped: revert still puts back what was set"
+            ) from refusal
         self.host.step("after journal")
 
     def __enter__(self) -> Self:

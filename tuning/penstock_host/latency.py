@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -60,10 +60,10 @@ def latency_limit_us(host: Host) -> int:
     return int(_VALUE.unpack(data)[0])
 
 
-def holders(host: Host) -> frozenset[int]:
-    """Return the processes that have the device open, as far as they can be seen."""
+def holders(host: Host, among: Iterable[int]) -> frozenset[int]:
+    """Return which of the processes *among* have the device open, as far as that can be seen."""
     found = set()
-    for process, _ in host.processes():
+    for process in among:
         for link in host.names(f"/proc/{process}/fd/*"):
             try:
                 if os.readlink(host.path(link)) == DEVICE:  # noqa: PTH115 (a link that need not lead anywhere)
