@@ -86,6 +86,7 @@ __device__ __forceinline__ void predict_block(const Arguments &arguments, BlockM
     const bool fits = predictor.shape.work_words() <= PENSTOCK_WORK_WORDS &&
                       predictor.shape.units_padded + predictor.shape.memory_columns <= (long long)arguments.state_words;
     if (!fits) {
+#pragma unroll 1
         for (int item = (int)threadIdx.x; item < work.count; item += PENSTOCK_THREADS)
             answer_fault(arguments, work.first + item);
         return;
@@ -118,7 +119,8 @@ extern "C" __global__ void __launch_bounds__(PENSTOCK_THREADS, 1) penstock_predi
         predict_block(arguments, block, asked, floats);
     } else if (wanted) {
         if (threadIdx.x == 0)
-            store_system((long long *)arguments.done + LAYOUT_DONE_FAULT, (long long)LAYOUT_FAULT_STATE);
+            store_plain((long long *)arguments.done + LAYOUT_DONE_FAULT, LAYOUT_FAULT_STATE);
+#pragma unroll 1
         for (int item = (int)threadIdx.x; item < asked.count; item += PENSTOCK_THREADS)
             answer_fault(arguments, asked.first + item);
     }

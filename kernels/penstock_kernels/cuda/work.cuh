@@ -44,21 +44,25 @@ __device__ __forceinline__ unsigned char *result_of(const Arguments &arguments, 
     return (unsigned char *)arguments.results + item * LAYOUT_SLOT_BYTES;
 }
 
+// The mark is the host's before the number or the answer is, which whoever writes those puts a fence before.
 __device__ __forceinline__ void answer_fault(const Arguments &arguments, long long item) {
     *(int *)(result_of(arguments, item) + RESULT_FAULT) = LAYOUT_FAULT_STATE;
-    store_system((long long *)arguments.done + LAYOUT_DONE_FAULT, (long long)LAYOUT_FAULT_STATE);
+    store_plain((long long *)arguments.done + LAYOUT_DONE_FAULT, LAYOUT_FAULT_STATE);
 }
 
-// Ends a block: all of its threads come here; the last block of the launch says that the launch is complete.
+// Ends a block: all of its threads come here; the last block of the launch says that the launch is complete. A fence waits
+// until what was written across the bus has arrived, so there is one, and one more where blocks wait for each other.
 __device__ __forceinline__ void complete_launch(const Arguments &arguments, long long number) {
     __syncthreads();
     if (threadIdx.x != 0) return;
-    fence_system();
-    int *arrived = (int *)arguments.arrived;
-    if (atomicAdd(arrived, 1) != (int)gridDim.x - 1) return;
-    fence_system();
-    *(volatile int *)arrived = 0;
+    if (gridDim.x > 1) {
+        fence_system();
+        int *arrived = (int *)arguments.arrived;
+        if (atomicAdd(arrived, 1) != (int)gridDim.x - 1) return;
+        *(volatile int *)arrived = 0;  // The next launch begins when this one has ended.
+    }
     long long *done = (long long *)arguments.done;
-    store_system(done + LAYOUT_DONE_CLOCK_NS, device_clock_ns());
-    store_system(done + LAYOUT_DONE_NUMBER, number);
+    store_plain(done + LAYOUT_DONE_CLOCK_NS, device_clock_ns());
+    fence_system();
+    store_plain(done + LAYOUT_DONE_NUMBER, number);
 }
