@@ -323,3 +323,15 @@ def test_starting_daemon_is_told_what_costs_latency_and_what_it_required(tmp_pat
     tree.write("/sys/devices/system/cpu/online", "nonsense\n")
     broken = costs(frozenset({7}), require="must", root=tmp_path)
     assert (len(broken.lines), broken.unmet) == (1, ("topology",))
+
+
+def test_threads_that_ran_on_hot_cores_are_named_but_for_the_daemons_and_the_kernels_own(tmp_path: Path) -> None:
+    tree = bare_metal(tmp_path)
+    tree.daemon()
+    # May run there and did not; the kernel's own of the CPU; the kernel's that could run elsewhere.
+    tree.process(901, "/usr/bin/elsewhere", cpu=6, allowed="0-15")
+    tree.process(902, comm="kworker/7:1", cpu=7, allowed="7", kernel=True)
+    tree.process(903, comm="kswapd0", cpu=7, allowed="0-15", kernel=True)
+    [finding] = check(Host(tmp_path, profile=Profile(only=("C10",))))
+    assert finding.settings[0].found == "a (b) c (900) on 7, kswapd0 (903) on 7"
+    assert finding.settings[0].mend.startswith("taskset -pc 0-6,8-14 900,")
