@@ -7,8 +7,8 @@
 //     in the L2 cache    the rest
 //
 // The first warp listens and does what is float64, features and forecasts; the other threads own units. Each role has a
-// loop of its own, so that weights are not held where float64 wants the registers. Between the stages of a tick both meet; where they do, one barrier is
-// counted for the block, whatever line a warp came by.
+// loop of its own, so that weights are not held where float64 wants the registers. Between the stages of a tick both meet:
+// the barrier counts warps, whatever line each came by.
 //
 // A state is in memory as well once the block listens again: written after the answer, so nobody waits for it. So work
 // for another state, a stop and the watchdog find nothing that only the block has. Who writes a kept state from elsewhere
@@ -99,7 +99,7 @@ struct Resident : Predictor {
 
     __device__ __forceinline__ void refuse(const BlockWork &work) {
         if (threadIdx.x == 0)
-            store_system((long long *)arguments.done + LAYOUT_DONE_FAULT, (long long)LAYOUT_FAULT_STATE);
+            store_plain((long long *)arguments.done + LAYOUT_DONE_FAULT, LAYOUT_FAULT_STATE);
         for (int item = (int)threadIdx.x; item < work.count; item += PENSTOCK_THREADS)
             answer_fault(arguments, work.first + item);
     }
@@ -130,10 +130,7 @@ struct Resident : Predictor {
     template <class Role>
     __device__ __forceinline__ void walk_state(Role &role, const BlockWork &work, int slot) {
         if (work.cold || work.state != held) {
-            if (unsaved) {
-                save();
-                meet();  // Before it is overwritten.
-            }
+            save();  // Each thread overwrites what it has saved itself.
             begin(work);
             held = (int)work.state;
             number = 0;
@@ -223,15 +220,16 @@ struct FeatureRole {
         if (item >= 0) resident.Predictor::answer(resident.block.items[item], first + item, wanted);
     }
 
-    // The results were written before the barrier, by others of the block; the fence makes them the host's too.
+    // What was written before the barrier, and the clock, are the host's before the answer is. One fence: it waits until
+    // everything has crossed the bus.
     __device__ __forceinline__ void answer(Resident &resident, long long call, bool lost) const {
         if (threadIdx.x != 0) return;
         long long *answer = (long long *)resident.arguments.answers + (long long)blockIdx.x * LAYOUT_ANSWER_WORDS;
         if (lost)
-            store_system((long long *)resident.arguments.done + LAYOUT_DONE_FAULT, (long long)LAYOUT_FAULT_STATE);
+            store_plain((long long *)resident.arguments.done + LAYOUT_DONE_FAULT, LAYOUT_FAULT_STATE);
+        store_plain(answer + LAYOUT_ANSWER_CLOCK_NS, device_clock_ns());
         fence_system();
-        store_system(answer + LAYOUT_ANSWER_CLOCK_NS, device_clock_ns());
-        store_system(answer + LAYOUT_ANSWER_CALL, call);
+        store_plain(answer + LAYOUT_ANSWER_CALL, call);
     }
 };
 
@@ -246,7 +244,16 @@ struct UnitRole {
 
     __device__ __forceinline__ void listen(Resident &) const {}
 
-    __device__ __forceinline__ void fetch_own(Resident &, long long) const {}
+    // While the slot is on its way: what the first warp will read of the model comes nearer. Each look at the bell empties
+    // the first-level cache.
+    __device__ __forceinline__ void fetch_own(Resident &resident, long long) const {
+        const Arguments &arguments = resident.arguments;
+        const double *constants = (const double *)arguments.constants + resident.model * (long long)arguments.constant_words;
+        const int line = resident.thread * LINE_BYTES;
+        if (line < (1 + 2 * RESIDENT_INPUTS) * (int)sizeof(double)) expect_line((const unsigned char *)constants + line);
+        if (line < RESIDENT_HORIZONS * PACKED_CALIBRATION_WORDS * (int)sizeof(float))
+            expect_line((const unsigned char *)(resident.weights + resident.shape.calibration_offset) + line);
+    }
 
     __device__ __forceinline__ void first(Resident &resident, int item, bool usable, bool, int) {
         if (item < 0)
@@ -335,8 +342,8 @@ extern "C" __global__ void __launch_bounds__(PENSTOCK_THREADS, 1) penstock_resid
     }
     if (threadIdx.x != 0) return;
     long long *answer = (long long *)arguments.answers + (long long)blockIdx.x * LAYOUT_ANSWER_WORDS;
+    store_plain(answer + LAYOUT_ANSWER_REASON, own.reason);
+    store_plain(answer + LAYOUT_ANSWER_CLOCK_NS, device_clock_ns());
     fence_system();
-    store_system(answer + LAYOUT_ANSWER_REASON, own.reason);
-    store_system(answer + LAYOUT_ANSWER_CLOCK_NS, device_clock_ns());
-    store_system(answer + LAYOUT_ANSWER_CALL, (long long)LAYOUT_ANSWER_ENDED);
+    store_plain(answer + LAYOUT_ANSWER_CALL, LAYOUT_ANSWER_ENDED);
 }
