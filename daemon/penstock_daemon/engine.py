@@ -21,21 +21,23 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.v1.records import TICK_BYTES, TICK_DTYPE, TICK_LENGTH_WORDS, TICK_RTYPE, UNDEFINED_PRICE, Clock
+from penstock.v1.records import TICK_BYTES, TICK_DTYPE, Clock
 from penstock_daemon import engine_loop, rings
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.device.backend import DeviceError
 from penstock_daemon.engine_memory import AnswerBuffers, Command, EngineSizes, Idle
 from penstock_daemon.entry import bind
+from penstock_daemon.warm_up import WARM_UP_TICKS, send_warm_up
 from penstock_host import affinity
 from penstock_kernels.predictor import PackedModel
 
 if TYPE_CHECKING:
     from penstock_daemon.device.device import Device
 
-WARM_UP_SOURCE: Final = 0  # A source that no session gets; its state is number 0.
-WARM_UP_TICKS: Final = 256
 _STOP_TIMEOUT_S: Final = 5.0
+_OTHER_BITS: Final = (
+    "the resident kernel predicts other bits than the graphs do; set engine.device_mode to graph, and report this"
+)
 
 
 class EngineError(Exception):
@@ -211,40 +213,23 @@ class Engine:
     def warm_up(self, model_slot: int, ticks: int = WARM_UP_TICKS) -> int:
         """Send ticks through a model by the real rings and wait for their predictions; the state is forgotten after.
 
+        With a device that keeps a kernel resident, once by its graphs and once by that kernel: both must predict the same.
+
         Returns:
             The longest time from publishing to prediction among the last half, in nanoseconds.
 
         Raises:
             EngineError: no prediction came in time.
-            DeviceError: the device failed.
+            DeviceError: the device failed, or its kernels predict different bits.
         """
-        if self.device is not None:
-            self.device.make_resident(model_slot)
-        self.command(Command.RESET_STATE, WARM_UP_SOURCE)
-        self.command(Command.OPEN_SOURCE, WARM_UP_SOURCE, model_slot, memory.PATH_GRPC, 1)
-        records = np.zeros(1, TICK_DTYPE)
-        records["length"], records["rtype"], records["price"] = TICK_LENGTH_WORDS, TICK_RTYPE, UNDEFINED_PRICE
-        records["bid_sz"] = records["ask_sz"] = 1
-        ids, states = np.zeros(1, np.int64), np.zeros(1, np.int64)
-        slowest_ns = 0
-        for number in range(ticks):
-            records["bid_px"] = 100_000_000_000 + number % 3 * 10_000_000
-            records["ask_px"] = records["bid_px"] + 10_000_000
-            records["ts_recv"] = records["ts_event"] = number * 1_000_000
-            frozen = np.frombuffer(records.tobytes(), TICK_DTYPE)
-            sent_ns = time.monotonic_ns()
-            self.publish_ticks(WARM_UP_SOURCE, frozen, number, False, ids, states, sent_ns)
-            deadline_ns = sent_ns + 10_000_000_000
-            while self.answers(WARM_UP_SOURCE, 1)[1] == 0:
-                if time.monotonic_ns() > deadline_ns or not self.alive:
-                    raise EngineError("the engine made no prediction in 10 s of warm-up")
-                time.sleep(0)
-            if number >= ticks // 2:
-                slowest_ns = max(slowest_ns, time.monotonic_ns() - sent_ns)
-            self.release_answers(WARM_UP_SOURCE, memory.PATH_GRPC, True, 1)
-        done = self.command(Command.CLOSE_SOURCE, WARM_UP_SOURCE)
-        self.wait_applied(done)
-        self.reset_source(WARM_UP_SOURCE)
+        try:
+            slowest_ns, forecasts = send_warm_up(self, model_slot, ticks)
+            if self.device is not None and self.device.make_resident(model_slot):
+                slowest_ns, resident = send_warm_up(self, model_slot, ticks)
+                if resident.tobytes() != forecasts.tobytes():
+                    raise DeviceError(_OTHER_BITS)
+        except TimeoutError as error:
+            raise EngineError(str(error)) from error
         self.buffers.histograms[:] = 0
         self.buffers.totals[:] = 0
         if self.device is not None:

@@ -21,13 +21,14 @@ import structlog
 from penstock.v1 import prediction_pb2 as pb
 from penstock_daemon import engine_memory as memory
 from penstock_daemon import faults
-from penstock_daemon.engine import WARM_UP_SOURCE, Engine
+from penstock_daemon.engine import Engine
 from penstock_daemon.engine_memory import Command
 from penstock_daemon.hello_checks import check_hello
 from penstock_daemon.loop_link import LoopLink
 from penstock_daemon.model_table import ModelEntry, ModelTable
 from penstock_daemon.online_table import OnlineTable
 from penstock_daemon.sessions import Counts, Hold, Session
+from penstock_daemon.warm_up import WARM_UP_SOURCE
 
 _TOKEN_BYTES: Final = 16
 _SETTLE_S: Final = 2.0

@@ -10,12 +10,16 @@ import pytest
 
 from penstock.v1.records import PredictionFlag
 from penstock_daemon.device import memory
+from penstock_daemon.device.backend import DeviceError
+from penstock_daemon.device.device import Device
 from penstock_daemon.device.memory import DeviceFault, Mode, Transfer
+from penstock_daemon.engine import Engine, EngineSettings
 from penstock_daemon.engine_memory import Command
 from penstock_kernels.cuda import layout
 from penstock_kernels.predictor import pack
-from support.device_engines import device_engine, device_settings
+from support.device_engines import DEVICE_SIZES, device_engine, device_settings, kept_asleep
 from support.engines import close_source, driven, open_source, predict, publish, take
+from support.host_device import HostDevice
 from support.models import random_model
 from support.tick_stream import tick_stream
 
@@ -70,6 +74,24 @@ def test_a_session_that_swaps_to_another_model_and_back_keeps_the_right_state():
         assert found[part]["forecasts"].tobytes() == forecasts[kept:].tobytes()
 
 
+def test_a_state_whose_ticks_share_a_micro_batch_with_another_model_goes_through_a_graph_and_back():
+    streams = [tick_stream(45, 90), tick_stream(46, 90)]
+    with device_engine(*MODELS, device=RESIDENT) as (engine, host):
+        sources = [open_source(engine, 1 + model, states=[1 + model], model_slot=model) for model in (0, 1)]
+        found = [[predict(engine, sources[0], streams[0][:30])], []]
+        launches = host.launches()
+        with kept_asleep(engine):
+            for source, ticks, part in zip(sources, streams, (slice(30, 60), slice(0, 30)), strict=True):
+                assert publish(engine, source, ticks[part], first=part.start) == 0
+        for model, source in enumerate(sources):
+            found[model].append(take(engine, source, 30))
+        assert host.launches() == launches + 1
+        found[0].append(predict(engine, sources[0], streams[0][60:], first=60))
+        assert host.launches() == launches + 1
+    assert_cpu_answers(MODELS[0], streams[0], np.concatenate(found[0]))
+    assert_cpu_answers(MODELS[1], streams[1][:30], np.concatenate(found[1]))
+
+
 def test_a_state_of_a_closed_session_begins_anew_with_another_model():
     ticks = tick_stream(41, 60)
     with device_engine(*MODELS, device=RESIDENT) as (engine, _):
@@ -95,6 +117,26 @@ def test_a_model_that_does_not_fit_goes_through_graphs_and_says_why():
         assert "a model of 64 units can't stay resident" in engine.device.not_resident
         ticks = tick_stream(43, 30)
         assert_cpu_answers(MODELS[0], ticks, predict(engine, open_source(engine, 1, states=[2]), ticks))
+
+
+class WrongDevice(HostDevice):
+    """A device whose compiler gets the resident kernel wrong."""
+
+    def build(self, source, options, name, shared_bytes):
+        return super().build(
+            source.replace("sum[round] = bias[round]", "sum[round] = -bias[round]"), options, name, shared_bytes
+        )
+
+
+def test_a_resident_kernel_with_other_bits_than_the_graphs_does_not_serve():
+    engine = Engine(DEVICE_SIZES, EngineSettings(), Device(WrongDevice(), RESIDENT))
+    engine.load_model(0, pack(MODELS[0]), serial=1)
+    engine.compile()
+    engine.start()
+    with pytest.raises(DeviceError, match="other bits than the graphs do"):
+        engine.warm_up(0, ticks=4)
+    engine.stop()
+    engine.close()
 
 
 def test_the_engines_end_is_a_clean_stop():

@@ -187,23 +187,24 @@ class Device:
         arguments = self.memory.arguments(ticks=address, tick_bytes=size)
         self.start_times = build_graphs(self.backend, self.plan, self.memory, arguments)
 
-    def make_resident(self, slot: int) -> None:
+    def make_resident(self, slot: int) -> bool:
         """Where the mode asks for it, keep a kernel resident for the model of *slot*; before the seal.
 
-        Where the model does not fit, the graphs go on for it, and ``not_resident`` says why.
+        Returns:
+            False where the graphs go on for it: the mode is another, or the model does not fit (``not_resident`` says why).
 
         Raises:
             DeviceError: the kernel does not compile, launch or answer.
         """
         settings = self.settings
         if settings.mode != Mode.RESIDENT:
-            return
+            return False
         assert settings.transfer != Transfer.COPIED, "the configuration refuses that"
         try:
             plan = plan_resident(self._headers[slot], self.backend.facts.shared_bytes_max, half=settings.half)
         except ValueError as error:
             self.not_resident = str(error)
-            return
+            return False
         self.enter_thread()
         address, size = self._ticks
         arguments = self.memory.arguments(
@@ -211,6 +212,7 @@ class Device:
         )
         self._resides = True
         start_resident(self.backend, plan, self.buffers, arguments, slot)
+        return True
 
     @property
     def resident(self) -> bool:
