@@ -308,6 +308,54 @@ def test_what_is_wrong_or_unsafe_is_refused_before_anything_is_done(
     assert tree.snapshot() == before
 
 
+def test_value_of_somebody_else_is_a_conflict_until_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = bare_metal(tmp_path)
+    name = "/proc/sys/vm/stat_interval"
+    root = ("--root", str(tmp_path), "--only", "C13")
+    assert main(["apply", *root]) == 0
+    tree.write(name, "3\n")
+    status, document = run_json(capsys, "check", *root)
+    assert (status, document["items"][0]["status"]) == (1, "CONFLICT")
+    assert document["items"][0]["mend"] == "somebody changed it since penstock-tune set 10; --force overrides"
+    assert main(["plan", *root]) == 1
+    assert f"\n# echo 10 > {name}\n" in capsys.readouterr().out + "\n"
+    assert (main(["apply", *root]), tree.read(name)) == (1, "3\n")
+    assert (main(["revert", *root]), tree.read(name)) == (1, "3\n")
+    assert (main(["apply", *root, "--force"]), tree.read(name)) == (0, "10\n")
+    assert (main(["revert", *root]), tree.read(name)) == (0, "1\n")
+
+
+def test_same_cpus_in_another_form_are_as_wanted(tmp_path: Path) -> None:
+    tree = bare_metal(tmp_path)
+    tree.write("/sys/devices/virtual/workqueue/cpumask", "7F7F\n")
+    tree.write("/sys/bus/workqueue/devices/writeback/cpumask", "0,00007f7f\n")
+    before = tree.snapshot()
+    assert main(["apply", "--root", str(tmp_path), "--only", "C9"]) == 0
+    assert tree.snapshot() == before
+
+
+def test_error_is_json_for_programs_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare_metal(tmp_path)
+    status, document = run_json(capsys, "apply", "--root", str(tmp_path), "--hot-cores", "0")
+    assert (status, document["exit_status"], document["verb"]) == (3, 3, "apply")
+    assert "CPU 0" in document["error"]
+
+
+def test_reader_that_goes_away_is_no_traceback(tmp_path: Path, repository_root: Path) -> None:
+    bare_metal(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-m", "penstock_host", "check", "--root", tmp_path],
+        env=os.environ | {"PYTHONPATH": str(repository_root / "tuning")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as started:
+        assert started.stdout is not None
+        assert started.stderr is not None
+        started.stdout.close()
+        assert started.stderr.read() == b""
+    assert started.returncode == 2
+
+
 def test_original_of_several_applies_is_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree = bare_metal(tmp_path)
     root = ("--root", str(tmp_path))

@@ -9,6 +9,7 @@ exit status 0   all is as wanted (or was done)
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from penstock_host import completion, measure_cli, report_cli, verbs
 from penstock_host.checklist import ITEM_IDS
 from penstock_host.faults import HostError, UnsafeError
 from penstock_host.host import Host
-from penstock_host.output import complain, say
+from penstock_host.output import complain, say, say_json
 from penstock_host.profile import SEVERITIES, load_profile
 
 if TYPE_CHECKING:
@@ -137,16 +138,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ERROR
     try:
         if options.verb != "explain" and getattr(options, "explain", None):
-            return verbs.explain_verb(host_of(options), options.explain, as_json=options.json)
-        return int(options.run(options))
-    except UnsafeError as refusal:
-        complain(f"penstock-tune: refused: {refusal}")
-        return UNSAFE
+            status = verbs.explain_verb(host_of(options), options.explain, as_json=options.json)
+        else:
+            status = int(options.run(options))
+        sys.stdout.flush()
     except HostError as fault:
-        complain(f"penstock-tune: {fault}")
-        return ERROR
+        refused = isinstance(fault, UnsafeError)
+        status = UNSAFE if refused else ERROR
+        complain(f"penstock-tune: {'refused: ' if refused else ''}{fault}")
+        if getattr(options, "json", False):
+            say_json({"verb": options.verb, "error": str(fault), "exit_status": status})
     except KeyboardInterrupt:
-        return INTERRUPTED
+        status = INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()  # The reader of our output has gone: nobody is left to tell.
-        return ERROR
+        # The reader of our output has gone: nobody is left to tell, nor at the interpreter's last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = ERROR
+    return status
