@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -213,6 +215,27 @@ def test_launch_that_ends_without_a_word_is_not_waited_for() -> None:
         assert device.fault == DeviceFault.VANISHED
     forecasts, _ = driven(pack(MODELS[0]), ticks)
     assert np.concatenate(found)["forecasts"].tobytes() == forecasts.tobytes()
+
+
+def test_launch_that_the_driver_hands_over_late_is_not_lost() -> None:
+    ticks = tick_stream(68, 3)
+    with device_engine(*MODELS, device=HURRIED) as (engine, host):
+        device = engine.device
+        assert device is not None
+        launch_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+        launch = launch_type(device.backend.launch_address)
+
+        def kept(executable: int, stream: int) -> int:
+            time.sleep(1.5 * HURRIED_NS / 1e9)
+            return int(launch(executable, stream))
+
+        late = launch_type(kept)
+        host.delay(2_000_000)  # So that it is not complete at the first look.
+        device.buffers.settings[memory.LAUNCH_ADDRESS] = ctypes.cast(late, ctypes.c_void_p).value
+        found = predict(engine, open_source(engine), ticks)
+        assert device.fault == DeviceFault.NONE
+    forecasts, _ = driven(pack(MODELS[0]), ticks)
+    assert found["forecasts"].tobytes() == forecasts.tobytes()
 
 
 def test_engine_stops_while_a_launch_hangs() -> None:

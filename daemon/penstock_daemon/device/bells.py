@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from penstock_daemon.device import memory
-from penstock_daemon.device.patience import IDLE, LOOKS, still_waits
+from penstock_daemon.device.patience import IDLE, LOOKS, begin_waiting, still_waits
 from penstock_daemon.native import clock_ns, load_acquire, store_release
 from penstock_kernels.cuda import layout
 
@@ -108,7 +108,7 @@ def wait_for_bells(d: Any) -> int:
     Args:
         d: DeviceBuffers; SEEN_NS and DONE_CLOCK_NS are overwritten, the notes have no chains any more.
     """
-    d.words[memory.ASKED_NS] = d.words[memory.LAUNCHED_NS]
+    begin_waiting(d)
     last_ns = np.int64(0)
     looks = 0
     for block in range(d.settings[memory.RESIDENT_BLOCKS]):

@@ -79,6 +79,7 @@ BATCH_BLOCKS: Final = 3 * _LINE + 3
 GATHERED_NS: Final = 3 * _LINE + 4  # Host clock, when its ticks were taken.
 RUNG: Final = 3 * _LINE + 5  # 1 if the last micro-batch was handed over by bells.
 ASKED_NS: Final = 3 * _LINE + 6  # Host clock, when the driver was last asked about it.
+AWAITED_NS: Final = 3 * _LINE + 7  # Host clock, when the loop began to wait for it.
 WORDS: Final = 4 * _LINE
 
 

@@ -1,7 +1,8 @@
 """How long the loop waits for a device, and how: a look at the clock, a question to the driver, a nap where that is meant.
 
 A word that does not come may be late, may never come, or may not come any more: the timeout, the driver's error and its
-idle stream tell them apart.
+idle stream tell them apart. Time counts from when the loop begins to look: a driver or a scheduler that kept it longer
+than that before is no fault of the launch.
 """
 
 from __future__ import annotations
@@ -29,16 +30,22 @@ _NAP_NS = 20_000
 
 
 @_part
+def begin_waiting(d: Any) -> None:
+    """Begin to wait for what is handed over. d: DeviceBuffers; AWAITED_NS and ASKED_NS are overwritten."""
+    d.words[memory.AWAITED_NS] = d.words[memory.ASKED_NS] = clock_ns(_MONOTONIC)
+
+
+@_part
 def still_waits(d: Any, stream: int) -> int:
     """Say whether it is worth while to look on; returns NONE for yes, IDLE, or a DeviceFault.
 
     Args:
-        d: DeviceBuffers; ASKED_NS is overwritten, and LAUNCHED_NS before the first call of a wait.
+        d: DeviceBuffers; ASKED_NS is overwritten. The wait was begun.
         stream: what the word is awaited from runs there.
     """
-    launched_ns, now_ns = d.words[memory.LAUNCHED_NS], clock_ns(_MONOTONIC)
-    if now_ns - launched_ns > d.settings[memory.TIMEOUT_NS]:
-        d.words[memory.FAULT_DETAIL] = now_ns - launched_ns
+    awaited_ns, now_ns = d.words[memory.AWAITED_NS], clock_ns(_MONOTONIC)
+    if now_ns - awaited_ns > d.settings[memory.TIMEOUT_NS]:
+        d.words[memory.FAULT_DETAIL] = now_ns - awaited_ns
         return _TIMEOUT
     if now_ns - d.words[memory.ASKED_NS] > d.settings[memory.QUERY_NS]:
         d.words[memory.ASKED_NS] = now_ns
@@ -48,6 +55,6 @@ def still_waits(d: Any, stream: int) -> int:
         if code != NOT_READY:
             d.words[memory.FAULT_DETAIL] = code
             return _QUERY
-    if now_ns - launched_ns > d.settings[memory.SPIN_NS]:
+    if now_ns - awaited_ns > d.settings[memory.SPIN_NS]:
         nap_ns(_NAP_NS)
     return _NONE

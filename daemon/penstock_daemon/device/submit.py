@@ -17,7 +17,7 @@ from numba import njit
 
 from penstock_daemon.device import memory
 from penstock_daemon.device.bells import forget_kept, ring, suits_resident, wait_for_bells
-from penstock_daemon.device.patience import IDLE, LOOKS, still_waits
+from penstock_daemon.device.patience import IDLE, LOOKS, begin_waiting, still_waits
 from penstock_daemon.native import call_with_two, clock_ns, fence, load_acquire, store_release
 from penstock_kernels.cuda import layout
 
@@ -93,7 +93,7 @@ def wait(d: Any) -> int:
         fault = wait_for_bells(d)
         return _judge(d) if fault == _NONE else fault
     number = d.words[memory.NUMBER]
-    d.words[memory.ASKED_NS] = d.words[memory.LAUNCHED_NS]
+    begin_waiting(d)
     looks = 0
     while load_acquire(d.done, layout.DONE_NUMBER) != number:
         looks += 1
