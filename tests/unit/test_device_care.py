@@ -146,3 +146,11 @@ def test_metrics_show_nothing_that_is_not_known():
     assert found["penstock_device_faults_total"] == {(): 1}
     assert not {"penstock_device_power_watts", "penstock_device_energy_joules_total"} & set(found)
     assert "penstock_device_predictions_per_joule" not in found
+
+
+def test_mode_is_graph_where_the_model_could_not_stay_resident(engine):
+    care = care_for(engine, device_mode="resident", device_watch_s=0)
+    assert (care.described()["device_mode"], care.snapshot().mode) == ("resident", "resident")
+    engine.device.not_resident = "a model of 64 units can't stay resident: ..."
+    assert (care.described()["device_mode"], care.snapshot().mode) == ("graph", "graph")
+    assert care.described()["not_resident"] == engine.device.not_resident

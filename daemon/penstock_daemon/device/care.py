@@ -61,6 +61,11 @@ class DeviceCare:
             self._said = True
             _log.warning("device_lost", device=self.choice.device, detail=self._device.fault_text, mend=_DEGRADED)
 
+    @property
+    def _mode(self) -> str:
+        """How it is given work: graphs where the model can't stay resident."""
+        return "graph" if self._device is None or self._device.not_resident else self._config.device_mode
+
     def described(self) -> dict[str, object]:
         """Return what the log says of it when the daemon serves."""
         said: dict[str, object] = {
@@ -73,7 +78,7 @@ class DeviceCare:
         if self._device is not None:
             times = self._device.start_times
             said |= {
-                "device_mode": "graph" if self._device.not_resident else self._config.device_mode,
+                "device_mode": self._mode,
                 "device_transfer": self._config.device_transfer,
                 "device_compile_s": round(times.compile_s, 2),
                 "device_capture_s": round(times.capture_s, 2),
@@ -92,7 +97,7 @@ class DeviceCare:
             device=self.choice.device,
             engine=self.choice.engine,
             transfer=config.device_transfer,
-            mode=config.device_mode,
+            mode=self._mode,
             weights=config.device_weights,
             degraded=device.fault != DeviceFault.NONE,
             launches=device.launches,

@@ -31,7 +31,8 @@ class DeviceSnapshot:
     Attributes:
         device: its name and index.
         engine: "cuda".
-        transfer, mode, weights: how it is used, as configured.
+        transfer, weights: how it is used, as configured.
+        mode: how it is given work; graph where the model could not stay resident.
         degraded: it failed, and the CPU predicts.
         launches: micro-batches since the start.
         items: ticks in them.
