@@ -117,7 +117,7 @@ def do_revert(tree: Tree, tools: Tools, *, force: bool = False, step: Callable[[
         return revert(host, journal, force=force)
 
 
-@settings(max_examples=20)
+@settings(max_examples=14)
 @given(data=st.data(), name=st.sampled_from(sorted(TREES)), only=IDS, force=st.booleans())
 def test_apply_then_revert_restores_every_byte(
     built: dict[str, Tree], data: st.DataObject, name: str, only: tuple[str, ...], force: bool
@@ -132,7 +132,7 @@ def test_apply_then_revert_restores_every_byte(
         assert tools.snapshot() == state
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(data=st.data(), name=st.sampled_from(sorted(TREES)), only=IDS)
 def test_second_apply_changes_nothing(
     built: dict[str, Tree], data: st.DataObject, name: str, only: tuple[str, ...]
@@ -148,7 +148,7 @@ def test_second_apply_changes_nothing(
         assert {deed.step for deed in again.deeds} <= {Step.FAILED, Step.NEEDS_FORCE, Step.MANAGED, Step.ALREADY}
 
 
-@settings(max_examples=25)
+@settings(max_examples=16)
 @given(data=st.data(), name=st.sampled_from(["bare_metal", "laptop"]), count=st.integers(0, 260), back=st.booleans())
 def test_crash_at_any_write_leaves_a_journal_that_restores_everything(
     built: dict[str, Tree], data: st.DataObject, name: str, count: int, back: bool
@@ -186,7 +186,7 @@ def test_crash_at_each_step_of_what_takes_several_is_taken_back(built: dict[str,
     assert count > 40
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(data=st.data(), name=st.sampled_from(["bare_metal", "laptop"]))
 def test_value_that_somebody_else_changed_is_never_overwritten(
     built: dict[str, Tree], data: st.DataObject, name: str
