@@ -24,7 +24,6 @@ from penstock_host.latency import no_sleep_states
 from penstock_host.profile import Profile, load_profile
 from penstock_host.revert import Reverted, revert
 from penstock_host.runner import RealRunner, RecordedRunner
-from penstock_host.start import costs
 from support.host_tools import GPU, Tools
 from support.host_trees import Tree, bare_metal, cloud_guest, laptop
 
@@ -308,21 +307,6 @@ def test_journal_that_can_not_be_written_stops_apply_before_the_first_write(tmp_
         apply_to(tree, Tools())
     (tmp_path / "run/penstock-tune").unlink()
     assert tree.snapshot() == before
-
-
-def test_starting_daemon_is_told_what_costs_latency_and_what_it_required(tmp_path: Path) -> None:
-    tree = bare_metal(tmp_path)
-    told = costs(None, require="must", gpu=GPU, root=tmp_path)
-    assert {"C1", "C5", "I2", "G1"} < set(told.unmet)
-    assert "C4" not in told.unmet
-    [line] = [line for line in told.lines if line.startswith("C5 ")]
-    assert "want performance, was powersave (and 1 more)" in line
-    assert len({line.split()[0] for line in told.lines}) == len(told.lines)
-    assert "C4" in costs(None, require="should", root=tmp_path).unmet
-    assert costs(None, root=tmp_path).unmet == ()
-    tree.write("/sys/devices/system/cpu/online", "nonsense\n")
-    broken = costs(frozenset({7}), require="must", root=tmp_path)
-    assert (len(broken.lines), broken.unmet) == (1, ("topology",))
 
 
 def test_threads_that_ran_on_hot_cores_are_named_but_for_the_daemons_and_the_kernels_own(tmp_path: Path) -> None:
