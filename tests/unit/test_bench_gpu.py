@@ -98,6 +98,22 @@ def test_what_was_measured_before_a_fault_is_kept(findings: list[dict[str, Any]]
     assert gpu.read_findings(tmp_path / "none.jsonl") == []
 
 
+def test_plain_code_that_its_library_can_not_run_is_left_out_with_the_reason() -> None:
+    class Bare:
+        def __getattr__(self, name: str) -> Any:
+            raise ImportError(f"no library\nfor {name}")
+
+    found: list[dict[str, Any]] = []
+    with host_device() as device:
+        bench = gpu_part.Bench(device, Bare(), PLAN, found.append)
+        bench._plain(drawn_model("cyclic", 32, 5), 32)
+    assert [(row["kind"], row["what"]) for row in found] == [
+        ("not_measured", "cupy_take, 32 units"),
+        ("not_measured", "cupy_dense, 32 units"),
+    ]
+    assert {row["why"] for row in found} == {"ImportError: no library for asarray"}
+
+
 def test_percentiles_need_trips_enough() -> None:
     times = np.arange(1, 2001) * 1000
     assert gpu_part.figures_of(times[:50])["p99_us"] is None

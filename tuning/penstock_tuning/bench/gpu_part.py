@@ -44,6 +44,7 @@ _TRIPS_MOST: Final = 20_000
 _WARM_TRIPS: Final = 8
 _COPIED_BYTES: Final = 2**28
 _BUSY_TRIPS: Final = 200
+_WHY_LETTERS: Final = 300
 
 Finding = dict[str, Any]
 Emit = Callable[[Finding], None]
@@ -90,12 +91,13 @@ class Bench:
                 self._graph(lane, units, count)
                 self._eager(lane, units, count)
                 self._cpu(model, units, count)
-                self._plain(model, units, count)
             self._resident(model, units)
             self._memory(lane, model, units)
         self._transfers(middle)
         self._bandwidth()
         self._engines(middle)
+        for units in self._plan["units"]:
+            self._plain(drawn_model("cyclic", units, FAN_IN), units)
 
     def _lane(self, model: Model, states: int, transfer: Transfer = Transfer.STAGED) -> Lane:
         items_max = max(states, BURST_TICKS)
@@ -161,16 +163,19 @@ class Bench:
         self._trip(mode, units, states, self._trips(lane, lane.graph(states), states))
 
     def _resident(self, model: Model, units: int) -> None:
-        """Ring the resident kernel for every number of states; it is on the device for these cells alone."""
-        states = max(self._plan["states"])
-        try:
-            lane = ResidentLane(self._backend, pack(model), states=states, items_max=states)
-        except ValueError as exc:
-            self._emit({"kind": "not_measured", "what": f"resident, {units} units", "why": str(exc)})
-            return
-        lane.pause_ns = int(self._plan.get("pause_ns", 0))
-        with lane:
-            for count in self._plan["states"]:
+        """Ring the resident kernel; it is on the device for these cells alone.
+
+        For each number of states it is launched anew, with no more blocks than states: each looks at its bell all the
+        time, and those that nobody rings would keep the bus from those that somebody does.
+        """
+        for count in self._plan["states"]:
+            try:
+                lane = ResidentLane(self._backend, pack(model), states=count, items_max=count)
+            except ValueError as exc:
+                self._emit({"kind": "not_measured", "what": f"resident, {units} units", "why": str(exc)})
+                return
+            lane.pause_ns = int(self._plan.get("pause_ns", 0))
+            with lane:
                 self._write(lane, count)
                 self._trip("resident", units, count, self._trips(lane, 0, count))
 
@@ -191,16 +196,25 @@ class Bench:
         side = gpu_sides.CpuSide(pack(model), states)
         self._trip("cpu", units, states, lambda count: side.trips_ns(self.ticks, count))
 
-    def _plain(self, model: Model, units: int, states: int) -> None:
+    def _plain(self, model: Model, units: int) -> None:
+        """Measure plain array code for every number of states, where the library can.
+
+        CuPy needs CUDA's headers and cuBLAS for that, which penstock does not: without them these cells are left out.
+        """
         inputs = run_features(pack(model), self.ticks[:1024])
         for name in ("take", "dense"):
-            step = gpu_sides.array_step(self._arrays, model, states, dense=name == "dense")
-            self._trip(
-                f"cupy_{name}",
-                units,
-                states,
-                lambda count, step=step: gpu_sides.array_trips_ns(step, inputs, states, count),  # type: ignore[misc]
-            )
+            try:
+                for states in self._plan["states"]:
+                    step = gpu_sides.array_step(self._arrays, model, states, dense=name == "dense")
+                    self._trip(
+                        f"cupy_{name}",
+                        units,
+                        states,
+                        lambda count, step=step, states=states: gpu_sides.array_trips_ns(step, inputs, states, count),  # type: ignore[misc]
+                    )
+            except Exception as exc:  # noqa: BLE001 - Whatever the library lacks: it is not what is measured.
+                why = " ".join(f"{type(exc).__name__}: {exc}".split())[:_WHY_LETTERS]
+                self._emit({"kind": "not_measured", "what": f"cupy_{name}, {units} units", "why": why})
 
     def _transfers(self, units: int) -> None:
         """Compare the ways across the bus: the same micro-batches in each."""
@@ -274,9 +288,9 @@ class Bench:
         )
 
     def _bandwidth(self) -> None:
-        """Copy a large array on the device: bytes read and written in a second."""
+        """Copy a large array on the device: bytes read and written in a second. CuPy compiles nothing for that."""
         arrays, words = self._arrays, int(self._plan.get("copied_bytes", _COPIED_BYTES)) // 4
-        here, there = arrays.ones(words, dtype=np.float32), arrays.empty(words, dtype=np.float32)
+        here, there = arrays.empty(words, dtype=np.float32), arrays.empty(words, dtype=np.float32)
         wait = arrays.cuda.Device().synchronize if hasattr(arrays, "cuda") else lambda: None
 
         def go(count: int) -> Int64s:
