@@ -238,6 +238,18 @@ def test_launch_that_the_driver_hands_over_late_is_not_lost() -> None:
     assert found["forecasts"].tobytes() == forecasts.tobytes()
 
 
+def test_start_has_more_time_for_a_launch_than_serving() -> None:
+    ticks = tick_stream(69, 3)
+    settings = device_settings(timeout_ns=5_000_000)
+    with device_engine(*MODELS, device=settings, late_ns=10_000_000) as (engine, _):
+        device = engine.device
+        assert device is not None
+        assert device.fault == DeviceFault.NONE
+        found = predict(engine, open_source(engine), ticks)
+        assert device.fault == DeviceFault.TIMEOUT
+    assert ((found["flags"] & DEGRADED) != 0).all()
+
+
 def test_engine_stops_while_a_launch_hangs() -> None:
     with device_engine(*MODELS, device=HURRIED) as (engine, host):
         host.hang()

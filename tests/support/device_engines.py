@@ -43,9 +43,11 @@ def device_engine(
     device: DeviceSettings | None = None,
     sizes: EngineSizes = DEVICE_SIZES,
     shared_bytes_max: int = SHARED_BYTES_MAX,
+    late_ns: int = 0,
 ) -> Iterator[tuple[Engine, HostDevice]]:
-    """An engine that runs on a host device, warm, with *models* in its first slots."""
+    """An engine that runs on a host device, warm, with *models* in its first slots; launches begin so late."""
     with host_device(shared_bytes_max=shared_bytes_max) as host:
+        host.delay(late_ns)
         engine = Engine(sizes, settings or EngineSettings(), Device(host, device or device_settings()))
         try:
             for slot, model in enumerate(models):

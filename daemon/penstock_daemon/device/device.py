@@ -39,6 +39,8 @@ _FAULTS: Final = {
     DeviceFault.LEFT: "the resident kernel left: {reason}",
 }
 
+_START_TIMEOUT_NS: Final = 2_000_000_000  # What a driver loads late, a card that wakes up: no fault of it at the start.
+
 
 @dataclass(frozen=True)
 class DeviceSettings:
@@ -49,7 +51,7 @@ class DeviceSettings:
         mode: how a micro-batch is handed to it.
         half: reservoir weights in half precision; models must be rounded before they are packed.
         batch_max: ticks of one micro-batch, and its blocks at most; a power of two.
-        timeout_ns: a launch that takes longer is lost.
+        timeout_ns: a launch that takes longer is lost; at the start all have longer.
         query_ns: how long the done word may stay away before the driver is asked.
         spin_ns: how long the loop looks at the done word without a pause; less where cores are shared.
         watchdog_ns: a resident kernel that hears no heartbeat of the engine for so long leaves.
@@ -119,7 +121,7 @@ class Device:
         values[memory.STREAM] = self.backend.stream
         values[memory.TRANSFER] = settings.transfer
         values[memory.MODE] = settings.mode
-        values[memory.TIMEOUT_NS] = settings.timeout_ns
+        values[memory.TIMEOUT_NS] = max(settings.timeout_ns, _START_TIMEOUT_NS)  # Until the seal.
         values[memory.QUERY_NS] = settings.query_ns
         values[memory.SPIN_NS] = settings.spin_ns
         values[memory.RESIDENT_BLOCKS] = wanted.resident_blocks if settings.mode == Mode.RESIDENT else 0
@@ -237,6 +239,7 @@ class Device:
         """
         if self.fault != DeviceFault.NONE:
             raise DeviceError(f"the device failed while it warmed up: {self.fault_text}; set engine.device to cpu")
+        self.buffers.settings[memory.TIMEOUT_NS] = self.settings.timeout_ns
         counters = self.backend.counters
         self._at_seal = DeviceCounters(counters.eager_launches, counters.allocations)
         self.buffers.words[memory.LAUNCHES] = 0
