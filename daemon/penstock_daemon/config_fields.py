@@ -29,6 +29,7 @@ DeviceTransfer = Literal["staged", "in_place", "copied"]
 DeviceWeights = Literal["float32", "float16"]
 Idle = Literal["block", "spin_then_sleep", "spin"]
 MemoryLock = Literal["auto", "on", "off"]
+TuningRequire = Literal["none", "must", "should"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json", "console"]
 
@@ -218,6 +219,29 @@ class MemoryConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TuningConfig:
+    """The host that the daemon runs on; see penstock-tune."""
+
+    require: Annotated[
+        TuningRequire,
+        "Which of what penstock-tune check finds keeps the daemon from starting: what must be mended, or also what "
+        "should be. none starts anyway; either way the log has a line for each thing that will cost latency.",
+    ] = "none"
+    cpu_dma_latency_us: Annotated[
+        int,
+        Between(-1, 10_000),
+        "Longest wake-up of any CPU while the daemon runs, held through /dev/cpu_dma_latency, which its user must be "
+        "able to write. 0 lets no CPU sleep, at the price of power; -1 asks for nothing.",
+    ] = -1
+    profile: Annotated[
+        str,
+        PathText(),
+        "A profile of penstock-tune (TOML) for these checks: hot cores beside the engine's, items to skip, a network card. "
+        '"" takes engine.cores for the hot ones.',
+    ] = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RecordConfig:
     """The tick recorder: DBN files of what each session sent."""
 
@@ -270,6 +294,7 @@ class Config:
     models: ModelsConfig = field(default_factory=ModelsConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     log: LogConfig = field(default_factory=LogConfig)

@@ -113,6 +113,7 @@ class MetricsSnapshot:
     recorder: RecorderStats | None = None  # None: nothing is recorded.
     model: ModelInfo | None = None
     device: DeviceSnapshot | None = None  # None: the CPU predicts.
+    host: Mapping[tuple[str, str], int] = field(default_factory=dict)  # Items of its checklist, by severity and status.
 
 
 class SnapshotCollector(Collector):
@@ -142,6 +143,7 @@ class SnapshotCollector(Collector):
         yield from _engine(snapshot)
         if snapshot.device is not None:
             yield from device_families(snapshot.device)
+        yield _host(snapshot.host)
         yield from _latency(snapshot.histograms)
         if snapshot.recorder is not None:
             yield from _recorder(snapshot.recorder)
@@ -198,6 +200,14 @@ def _engine(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     yield _counter("penstock_engine_passes", "Passes over the rings.", None, {"": snapshot.engine_passes})
     yield _gauge("penstock_arena_bytes", "Memory of rings, states and weights.", snapshot.arena_bytes)
     yield _gauge("penstock_arena_locked", "1 where that memory is locked.", snapshot.arena_locked)
+
+
+def _host(items: Mapping[tuple[str, str], int]) -> Metric:
+    text = "Items of the host's checklist, as they stood at the start."
+    family = GaugeMetricFamily("penstock_host_items", text, labels=["severity", "status"])
+    for labels, count in items.items():
+        family.add_metric(labels, count)
+    return family
 
 
 def _latency(histograms: Sequence[LatencyHistogram]) -> Iterator[Metric]:

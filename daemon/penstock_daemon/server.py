@@ -34,6 +34,7 @@ from penstock_daemon.device.backend import DeviceError
 from penstock_daemon.device.care import DeviceCare
 from penstock_daemon.device.select import Choice, make_engine
 from penstock_daemon.engine import Engine
+from penstock_daemon.host_care import HostCare
 from penstock_daemon.loop_link import LoopLink
 from penstock_daemon.metrics import MetricsSnapshot
 from penstock_daemon.metrics_server import MetricsServer
@@ -92,6 +93,7 @@ class Daemon:
         self._keeper: asyncio.Task[None] | None = None
         self._memory_note = ""
         self._placement = placement.choose(config.engine.cores, config.server.cores, pin=config.engine.pin)
+        self._host = HostCare(config.tuning, self._placement.engine)
 
     # --- Start ----------------------------------------------------------------------------------------------------
 
@@ -108,6 +110,7 @@ class Daemon:
         if config.metrics.address:  # Tried again when it is bound; a port in use is to be told before all the work.
             check_port_free(self._metrics_address(), key="metrics.address")
         self._place_threads()
+        self._host.open()
         if config.record.folder:
             self._recorder = Recorder(
                 Path(config.record.folder),
@@ -118,6 +121,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         self.engine, choice = await loop.run_in_executor(None, self._make_engine)
         self._device = DeviceCare(self.engine, choice, config.engine, partial(predictions_of, self.engine))
+        self._host.begin(self.engine.device.backend.facts.bus_id if self.engine.device else "")
         self.models = ModelTable(self.engine, config.models.folder, half=config.engine.device_weights == "float16")
         self._link = LoopLink(self.engine, loop)
         folder = config.online.snapshot_folder
@@ -136,6 +140,7 @@ class Daemon:
         await self._listen(address)
         listening_s = time.monotonic()
         warm_ns = await loop.run_in_executor(None, self._warm_up)
+        await loop.run_in_executor(None, self._host.finish)
         self._serve_metrics()
         self._keeper = asyncio.create_task(self._keep())
         self._keeper.add_done_callback(self._keeper_ended)
@@ -267,6 +272,7 @@ class Daemon:
             serving=self.predictions.ready and not self.predictions.draining,
             arena_locked=not self._memory_note and self.config.memory.lock != "off",
             device=self._device.snapshot(),
+            host=self._host.looked.counts(),
         )
 
     # --- Service --------------------------------------------------------------------------------------------------
@@ -335,6 +341,7 @@ class Daemon:
             self._metrics.close()
         if self._recorder is not None and not self._recorder.close(_STOP_RECORDER_S):
             _log.warning("recording_unfinished", mend="the disk is too slow; the next start mends the partial files")
+        self._host.close()
         if self._guard is not None:
             self._guard.release()
         _log.info("stopped")

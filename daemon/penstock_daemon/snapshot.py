@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from penstock.v1.records import Stage
@@ -35,8 +36,15 @@ class SnapshotTaker:
         self._taken_ns = time.monotonic_ns()  # Of the snapshot before: the busy share covers the time since.
         self._busy_ns = 0
 
-    def take(self, *, serving: bool, arena_locked: bool, device: DeviceSnapshot | None = None) -> MetricsSnapshot:
-        """Return a snapshot."""
+    def take(
+        self,
+        *,
+        serving: bool,
+        arena_locked: bool,
+        device: DeviceSnapshot | None = None,
+        host: Mapping[tuple[str, str], int] | None = None,
+    ) -> MetricsSnapshot:
+        """Return a snapshot; *device* and *host* are what those who look after them say."""
         engine, sessions = self._engine, self._sessions
         open_sessions = sessions.sessions
         predicted = {name: _predicted(engine, pace) for pace, name in enumerate(PACE_NAMES)}
@@ -75,6 +83,7 @@ class SnapshotTaker:
             recorder=self._recorder.stats() if self._recorder is not None else None,
             model=ModelInfo(entry.model.name, entry.model.version, entry.content_hash.hex(), entry.model.demonstration),
             device=device,
+            host=host or {},
         )
 
 

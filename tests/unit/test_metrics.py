@@ -61,6 +61,7 @@ FULL = MetricsSnapshot(
     recorder=RecorderStats(ticks_written=9, ticks_dropped=4),
     model=ModelInfo("demo", "1", "ab" * 32, demonstration=True),
     device=DeviceSnapshot("NVIDIA H200 (cuda:0)"),
+    host={("must", "DRIFT"): 2, ("info", "OK"): 1},
 )
 
 
@@ -112,6 +113,7 @@ def test_scrape_shows_every_number_of_the_snapshot():
     assert found["penstock_recorder_ticks_written_total"] == {(): 9}
     assert found["penstock_recorder_ticks_dropped_total"] == {(): 4}
     assert found["penstock_serving"] == {(): 1}
+    assert found["penstock_host_items"] == {("must", "DRIFT"): 2, ("info", "OK"): 1}
     assert found["penstock_model_info"] == {("ab" * 32, "true", "demo", "1"): 1}
     assert next(iter(found["penstock_build_info"]))[-1] == "0.1.0"
     assert found["process_resident_memory_bytes"][()] > 0

@@ -88,7 +88,7 @@ def finding_lines(finding: Finding) -> list[str]:
     """Return the lines of one finding: settings that are alike share one."""
     item = finding.item
     lines = []
-    for alike in _alike(finding.telling):
+    for alike in alike_settings(finding.telling):
         first = alike[0]
         names = ", ".join(setting.target for setting in alike[:_ALIKE_MAX])
         more = f" and {len(alike) - _ALIKE_MAX} more" if len(alike) > _ALIKE_MAX else ""
@@ -147,7 +147,8 @@ def sum_line(findings: Iterable[Finding]) -> str:
     return ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status]) or "no items"
 
 
-def _alike(settings: tuple[Setting, ...]) -> list[list[Setting]]:
+def alike_settings(settings: tuple[Setting, ...]) -> list[list[Setting]]:
+    """Return *settings* in groups that one line can tell of: wanted, found and mend are the same but for the target."""
     groups: dict[tuple[str, str, str], list[Setting]] = {}
     for setting in settings:
         mend = setting.mend.replace(setting.target, "")
