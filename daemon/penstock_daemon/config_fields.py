@@ -96,7 +96,8 @@ class EngineConfig:
     device_timeout_ms: Annotated[
         int,
         Between(1, 10_000),
-        "How long the engine waits for a GPU's micro-batch before it takes the GPU for lost and goes on with the CPU.",
+        "How long the engine waits for a GPU's micro-batch, and as long again for every 16 ticks in it, before it takes the "
+        "GPU for lost and goes on with the CPU.",
     ] = 20
     device_watch_s: Annotated[
         float,

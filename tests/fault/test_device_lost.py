@@ -250,6 +250,20 @@ def test_start_has_more_time_for_a_launch_than_serving() -> None:
     assert ((found["flags"] & DEGRADED) != 0).all()
 
 
+@pytest.mark.parametrize(("together", "fault"), [(15, DeviceFault.TIMEOUT), (48, DeviceFault.NONE)])
+def test_launch_of_many_ticks_has_more_time(together: int, fault: DeviceFault) -> None:
+    settings = device_settings(timeout_ns=30_000_000)
+    with device_engine(*MODELS, device=settings) as (engine, host):
+        device = engine.device
+        assert device is not None
+        source = open_source(engine)
+        with kept_asleep(engine):
+            host.delay(40_000_000)
+            publish(engine, source, tick_stream(70, together))
+        take(engine, source, together)
+        assert device.fault == fault
+
+
 def test_engine_stops_while_a_launch_hangs() -> None:
     with device_engine(*MODELS, device=HURRIED) as (engine, host):
         host.hang()

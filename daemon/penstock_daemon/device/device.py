@@ -51,7 +51,7 @@ class DeviceSettings:
         mode: how a micro-batch is handed to it.
         half: reservoir weights in half precision; models must be rounded before they are packed.
         batch_max: ticks of one micro-batch, and its blocks at most; a power of two.
-        timeout_ns: a launch that takes longer is lost; at the start all have longer.
+        timeout_ns: a launch that takes longer is lost; one of many ticks, and all at the start, have longer.
         query_ns: how long the done word may stay away before the driver is asked.
         spin_ns: how long the loop looks at the done word without a pause; less where cores are shared.
         watchdog_ns: a resident kernel that hears no heartbeat of the engine for so long leaves.

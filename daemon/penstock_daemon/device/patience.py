@@ -2,7 +2,8 @@
 
 A word that does not come may be late, may never come, or may not come any more: the timeout, the driver's error and its
 idle stream tell them apart. Time counts from when the loop begins to look: a driver or a scheduler that kept it longer
-than that before is no fault of the launch.
+than that before is no fault of the launch. A large model takes milliseconds for a burst on one state, which a block walks
+tick by tick: so the timeout is granted once more for every so many ticks.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from penstock_daemon.device import memory
 from penstock_daemon.device.backend import NOT_READY
 from penstock_daemon.native import call_with_one, clock_ns, nap_ns
 
+TICKS_PER_TIMEOUT: Final = 16
 LOOKS: Final = 64  # At the word between two at the clock.
 IDLE: Final = -1  # The stream has nothing to do any more: the word is there by now, or never comes.
 
@@ -44,7 +46,7 @@ def still_waits(d: Any, stream: int) -> int:
         stream: what the word is awaited from runs there.
     """
     awaited_ns, now_ns = d.words[memory.AWAITED_NS], clock_ns(_MONOTONIC)
-    if now_ns - awaited_ns > d.settings[memory.TIMEOUT_NS]:
+    if now_ns - awaited_ns > d.settings[memory.TIMEOUT_NS] * (1 + d.words[memory.BATCH_ITEMS] // TICKS_PER_TIMEOUT):
         d.words[memory.FAULT_DETAIL] = now_ns - awaited_ns
         return _TIMEOUT
     if now_ns - d.words[memory.ASKED_NS] > d.settings[memory.QUERY_NS]:
