@@ -9,11 +9,12 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from penstock_host.apply import Deed
 from penstock_host.cpu_lists import format_cpus
 from penstock_host.items import Finding, Setting, Status
+from penstock_host.printable import one_line, printable, whole
 from penstock_host.topology import picture
 
 if TYPE_CHECKING:
@@ -24,17 +25,22 @@ _ALIKE_MAX = 3
 
 def say(text: str) -> None:
     """Write *text* and a line's end to standard output."""
-    sys.stdout.write(f"{text}\n")
+    _write(sys.stdout, text)
 
 
 def say_json(document: dict[str, Any]) -> None:
     """Write *document* to standard output."""
-    say(json.dumps(document, indent=2))
+    say(json.dumps(whole(document), indent=2))
 
 
 def complain(text: str) -> None:
     """Write *text* and a line's end to standard error."""
-    sys.stderr.write(f"{text}\n")
+    _write(sys.stderr, text)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    encoding = stream.encoding or "utf-8"
+    stream.write(f"{printable(text).encode(encoding, 'backslashreplace').decode(encoding)}\n")
 
 
 def host_facts(host: Host) -> dict[str, Any]:
@@ -103,7 +109,7 @@ def finding_lines(finding: Finding) -> list[str]:
             lines.append(f"{head}: {first.found}{f'; {first.mend}' if first.mend else ''}")
         else:
             lines.append(f"{head}: want {want}, was {first.found}{f'; {first.mend}' if first.mend else ''}")
-    return lines
+    return [one_line(line) for line in lines]
 
 
 def say_findings(host: Host, findings: list[Finding]) -> None:
@@ -136,7 +142,7 @@ def say_deeds(deeds: Iterable[Deed]) -> None:
     for deed in deeds:
         change = f"{deed.before} -> {deed.after}" if deed.before != deed.after else deed.before
         reason = f"; {deed.reason}" if deed.reason else ""
-        say(f"{deed.step.value:<14}{deed.item_id:<4} {deed.target}: {change}{reason}")
+        say(one_line(f"{deed.step.value:<14}{deed.item_id:<4} {deed.target}: {change}{reason}"))
     if not deeds:
         say("nothing to change")
 
