@@ -254,16 +254,16 @@ class CudaBackend:
 
     def take_pinned(self, size_bytes: int) -> PinnedMemory:
         """Return new pinned memory, valid until ``close``."""
-        mapped_bytes = -(-size_bytes // PAGE_BYTES) * PAGE_BYTES
+        mapped_bytes = size_bytes + PAGE_BYTES  # A small one may begin anywhere in a page.
         with asked(f"take {mapped_bytes} bytes of pinned memory"):
             self._enter()
             address = int(self._cuda.runtime.hostAlloc(mapped_bytes, _PORTABLE_MAPPED))
         self._pinned.append(address)
         self.counters.allocations += 1
-        assert address % PAGE_BYTES == 0, "pinned memory begins with a page"
-        view = np.ctypeslib.as_array((ctypes.c_uint8 * mapped_bytes).from_address(address))[:size_bytes]
+        skipped = -address % PAGE_BYTES
+        view = np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(address + skipped))
         view[:] = 0
-        return PinnedMemory(view, self._seen_at(address))
+        return PinnedMemory(view, self._seen_at(address) + skipped)
 
     def _seen_at(self, address: int) -> int:
         """Return where the device sees page-locked memory: the same address, but for systems that can't do that."""
