@@ -31,8 +31,7 @@ from penstock_host.items import Severity, Status
 from penstock_host.latency import DEVICE, no_sleep_states
 from penstock_host.profile import load_profile
 
-WAIT_S: Final = 1.0  # For the host, once all else is ready; the process is a matter of milliseconds.
-_PROCESS_WAIT_S: Final = 0.3
+WAIT_S: Final = 1.0  # Once all else is ready; for the host, and again for the process, a matter of milliseconds.
 
 _REFUSED: Final[dict[str, tuple[Severity, ...]]] = {
     "none": (),
@@ -111,7 +110,7 @@ class HostCare:
         assert self._question is not None, "begin comes before finish"
         assert self._look is not None, "begin comes before finish"
         waiting_s = time.monotonic()
-        self.looked = self._look.looked(WAIT_S) + Look(self._question, PROCESS_ITEMS).looked(_PROCESS_WAIT_S)
+        self.looked = self._look.looked(WAIT_S) + Look(self._question, PROCESS_ITEMS).looked(WAIT_S)
         looked, require = self.looked, self._config.require
         if looked.fault:
             _log.warning("host_not_divided", detail=looked.fault, mend="choose other engine.cores, or tuning.profile")

@@ -265,6 +265,7 @@ class Look:
             self._items = [item for item in selected(host.profile) if item.item_id in ids]
             journal = read_journal(host)
             for item in self._items:
+                self._deadline.left_s()
                 self._findings.append(examine(host, item, journal))
         except TooLateError:
             pass
