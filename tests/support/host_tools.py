@@ -226,7 +226,7 @@ class Tools:
             ("hwstamp_ctl", "-i", "eth0"),
             ("pmc", "-u", "-b", "0", "GET PORT_DATA_SET"),
             ("pmc", "-u", "-b", "0", "GET TIME_STATUS_NP"),
-            ("journalctl", "-u", "phc2sys", "-n", "20", "-o", "short-unix", "--no-pager"),
+            ("journalctl", "_COMM=phc2sys", "-n", "20", "-o", "short-unix", "--no-pager"),
             ("systemctl", "is-active", "irqbalance"),
             ("systemctl", "show", "-p", "AllowedCPUs", "system.slice"),
             ("systemctl", "show", "-p", "AllowedCPUs", "user.slice"),

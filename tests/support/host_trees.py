@@ -239,6 +239,7 @@ def bare_metal(root: Path) -> Tree:
     tree.process(2, comm="kthreadd", allowed="0-15", kernel=True)
     tree.process(50, comm="migration/7", cpu=7, allowed="7", kernel=True)
     tree.process(700, "/usr/sbin/irqbalance", "--foreground", allowed="0-15")
+    tree.write("/etc/ptp4l.conf", "[global]\ntwoStepFlag 1\n[eno1]\n")
     tree.process(710, "/usr/sbin/ptp4l", "-f", "/etc/ptp4l.conf", allowed="0-15")
     tree.process(711, "/usr/sbin/phc2sys", "-s", "eth0", "-c", "CLOCK_REALTIME", allowed="0-15")
     tree.process(900, "/usr/bin/node exporter", cpu=7, allowed="0-15", comm="a (b) c")

@@ -30,11 +30,14 @@ def offset_ns(host: Host) -> int:
 
 def system_rms_ns(host: Host) -> tuple[int, float]:
     """Return phc2sys's last word on how far the system clock is, and how many seconds old it is."""
-    text = host.ask("journalctl", "-u", "phc2sys", "-n", "20", "-o", "short-unix", "--no-pager")
+    text = host.ask("journalctl", "_COMM=phc2sys", "-n", "20", "-o", "short-unix", "--no-pager")
     for line in reversed(text.splitlines()):
         found = re.match(r"(\d+\.\d+) .*?(?:\brms\s+(\d+)|\boffset\s+(-?\d+))", line)
         if found:
             return abs(int(found[2] or found[3])), host.now_unix_s() - float(found[1])
+    running = [process for process, words in host.processes() if _program(words) == "phc2sys"]
+    if running:
+        raise UnreadableError(f"phc2sys (process {running[0]}) runs, and the journal has no word of it")
     raise AbsentError("phc2sys has said nothing")
 
 
@@ -72,26 +75,54 @@ def _system(host: Host) -> Iterable[Setting]:
     )
 
 
+def _program(words: list[str]) -> str:
+    return words[0].rsplit("/", 1)[-1] if words else ""
+
+
+def _sets_system_clock(words: list[str]) -> bool:
+    """Whether a process with these words sets CLOCK_REALTIME, as far as they tell."""
+    name = _program(words)
+    flags = "".join(word[1:] for word in words[1:] if re.fullmatch("-[a-zA-Z]+", word))
+    if name == "chronyd":
+        return "x" not in flags
+    if name == "phc2sys":
+        # By itself it sets the clock that -c names; with -a the cards' alone, unless -r adds the system's.
+        into_card = any(one == "-c" and other != "CLOCK_REALTIME" for one, other in itertools.pairwise(words))
+        return not into_card and ("a" not in flags or "r" in flags)
+    return name in WRITERS
+
+
 def _one_writer(host: Host) -> Iterable[Setting]:
-    found = []
-    for process, words in host.processes():
-        name = words[0].rsplit("/", 1)[-1] if words else ""
-        into_card = name == "phc2sys" and any(
-            one == "-c" and other != "CLOCK_REALTIME" for one, other in itertools.pairwise(words)
-        )
-        if name in WRITERS and not into_card:
-            found.append(f"{name} (process {process})")
+    writers = {process: _program(words) for process, words in host.processes() if _sets_system_clock(words)}
+    # chronyd and ntpd keep a helper beside them that has the same name.
+    found = [
+        f"{name} (process {process})"
+        for process, name in writers.items()
+        if writers.get(_parent(host, process)) != name
+    ]
     yield judge(
         "CLOCK_REALTIME", len(found) <= 1, "one writer at most", ", ".join(found) or "none", "stop all but one",
     )  # fmt: skip
+
+
+def _parent(host: Host, process: int) -> int:
+    found = re.search(r"^PPid:\s*(\d+)", host.read_or(f"/proc/{process}/status"), re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def _from_utc(host: Host) -> Iterable[Setting]:
     most = host.profile.utc_ns_max
     rms_ns, _ = system_rms_ns(host)
     bound = abs(offset_ns(host)) + rms_ns
-    status = Status.OK if bound < most else Status.DRIFT
-    yield Setting("UTC", status, f"within {most} ns", f"{bound} ns", "" if bound < most else "mend N3 and N4 first")
+    # What was said long ago, or without a master, says nothing of now.
+    unsure = [setting.target for setting in (*_master(host), *_system(host)) if _doubtful(setting)]
+    good = bound < most and not unsure
+    found = f"{bound} ns" + (f", and can't be trusted: {', '.join(unsure)}" if unsure else "")
+    yield judge("UTC", good, f"within {most} ns", found, "mend N3 and N4 first")
+
+
+def _doubtful(setting: Setting) -> bool:
+    return setting.status is not Status.OK and setting.target in {"portState", "gmPresent", "phc2sys age"}
 
 
 ITEMS: Final = (

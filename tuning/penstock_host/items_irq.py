@@ -6,6 +6,7 @@ and that moves with the next interrupt only. Until then it is PENDING.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -82,8 +83,12 @@ def _irqbalance(host: Host) -> Iterable[Setting]:
 
 def _banned(host: Host, running: list[int], file_name: str) -> frozenset[int]:
     """Return the CPUs that irqbalance keeps off: from its process where that can be seen, else from its file."""
-    text = "\n".join(host.read_or(f"/proc/{process}/environ").replace("\0", "\n") for process in running)
-    text = text or host.read_or(file_name)
+    # The file may have been changed since: what the process was started with is what counts.
+    told = []
+    for process in running:
+        with contextlib.suppress(AbsentError):
+            told.append(host.read(f"/proc/{process}/environ").replace("\0", "\n"))
+    text = "\n".join(told) if told else host.read_or(file_name)
     banned = frozenset[int]()
     listed = re.search(rf"^\s*(?:export\s+)?{BANNED}=[\"']?([0-9,-]*)", text, re.MULTILINE)
     masked = re.search(r"^\s*(?:export\s+)?IRQBALANCE_BANNED_CPUS=[\"']?([0-9a-fA-F,]+)", text, re.MULTILINE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from penstock_host import ethtool
 from penstock_host.cpu_lists import format_cpus, format_mask, parse_mask
-from penstock_host.faults import AbsentError
+from penstock_host.faults import AbsentError, UnreadableError
 from penstock_host.items import Item, Persistence, Setting, Status, file, judge, report, turn
 from penstock_host.items_cpu import INFO, SHOULD, WRITTEN_BACK, R, hot_cpus
 from penstock_host.knobs_command import EthtoolKnob, TimestampKnob
@@ -102,13 +103,28 @@ def _filter(host: Host) -> Iterable[Setting]:
     now = knob.read(host)
     wanted = f"{now.split()[0]} {FILTER_ALL}"
     setting = turn(host, knob, wanted, shown=f"rx_filter {FILTER_ALL} (all packets)")
-    owners = [p for p, words in host.processes() if words and words[0].rsplit("/", 1)[-1] == "ptp4l" and port in words]
+    owners = [process for process, words in host.processes() if _may_stamp(host, words, port)]
     if setting.status is Status.DRIFT and owners:
         setting = replace(
             setting, knob=None,
             mend=f"ptp4l (process {owners[0]}) owns this: give it hwts_filter full, or another port",
         )  # fmt: skip
     yield setting
+
+
+def _may_stamp(host: Host, words: list[str], port: str) -> bool:
+    """Whether *words* are a ptp4l's that uses *port*, or may: its flags name it, or a file that does or is closed."""
+    if not words or words[0].rsplit("/", 1)[-1] != "ptp4l":
+        return False
+    if port in words or f"-i{port}" in words:
+        return True
+    for flag, name in itertools.pairwise(words):
+        if flag == "-f":
+            try:
+                return re.search(rf"^\s*\[{re.escape(port)}\]", host.read(name), re.MULTILINE) is not None
+            except (AbsentError, UnreadableError):
+                return True
+    return False
 
 
 def _tcp(host: Host) -> Iterable[Setting]:
@@ -123,8 +139,12 @@ def _tcp(host: Host) -> Iterable[Setting]:
 
 def _link(host: Host) -> Iterable[Setting]:
     nic = nic_of(host)
-    found = host.read(f"{nic.folder}/speed").strip()
+    state = host.read_or(f"{nic.folder}/operstate", "unknown")
+    # Of a port that is down the kernel says -1, or EINVAL.
+    found = host.read_or(f"{nic.folder}/speed", "-1") if state == "down" else host.read(f"{nic.folder}/speed").strip()
     wanted = host.profile.link_mbps
+    if state == "down":
+        yield judge(f"{nic.folder}/operstate", False, "up", state, "the link is down: look at cable, module and switch")
     if not wanted:
         yield report(
             f"{nic.folder}/speed", f"{found} Mb/s", wanted="as configured", mend="link_mbps = in the profile checks it"

@@ -5,6 +5,7 @@ The daemon is asked through /proc alone: what it was told to do is not what coun
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 P: Final = Persistence.PROCESS
 ENGINE: Final = "penstock-engine"
 # The kernel's own threads of a CPU: they belong there.
-_OF_THE_CPU: Final = ("cpuhp/", "migration/", "ksoftirqd/", "irq/", "idle_inject/", "rcuc/", "rcuop/", "rcuog/", "watchdog/", "kworker/", "posixcputmr/", "irq_work/", "stopper/", "ktimers/", "swapper/", "backlog_napi/")  # fmt: skip
+_OF_THE_CPU: Final = ("cpuhp/", "migration/", "ksoftirqd/", "irq/", "idle_inject/", "rcuc/", "rcuop/", "rcuog/", "watchdog/", "posixcputmr/", "irq_work/", "stopper/", "ktimers/", "swapper/", "backlog_napi/")  # fmt: skip
 _KERNEL_THREAD: Final = 0x00200000  # PF_KTHREAD
 _SHOWN_MAX: Final = 5
 
@@ -91,7 +92,7 @@ def daemons(host: Host) -> list[int]:
 
 def _foreign(host: Host) -> Iterable[Setting]:
     hot = frozenset(hot_cpus(host))
-    ours = set(host.daemons())
+    ours = {*host.daemons(), *(() if host.is_tree else (os.getpid(),))}
     seen = False
     foreign = []
     for process, _ in host.processes():
