@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -243,6 +244,16 @@ def test_missing_cupy_is_told_with_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(DeviceError, match=r"CuPy is not installed; install it with: pip install 'penstock\[cuda13\]'"):
         import_cuda()
+
+
+def test_settings_that_would_wait_for_the_resident_kernel_are_not_the_drivers(monkeypatch):
+    for name, value in (("LAUNCH_BLOCKING", "1"), ("DEVICE_MAX_CONNECTIONS", "1"), ("MODULE_LOADING", "LAZY")):
+        monkeypatch.setenv(f"CUDA_{name}", value)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(DeviceError):
+        import_cuda()
+    assert os.environ["CUDA_MODULE_LOADING"] == "EAGER"
+    assert not {"CUDA_LAUNCH_BLOCKING", "CUDA_DEVICE_MAX_CONNECTIONS"} & set(os.environ)
 
 
 # --- With the real CuPy, where it is installed --------------------------------------------------------------------------

@@ -62,8 +62,10 @@ def import_cuda() -> Cuda:
     Raises:
         DeviceError: it is missing, or can't be imported.
     """
-    # A kernel that is loaded at its first launch would wait for one that never ends.
-    os.environ.setdefault("CUDA_MODULE_LOADING", "EAGER")
+    # A kernel that never ends must keep nobody waiting: not who launches it, nor other streams, nor one that is loaded late.
+    for name in ("CUDA_LAUNCH_BLOCKING", "CUDA_DEVICE_MAX_CONNECTIONS"):
+        os.environ.pop(name, None)
+    os.environ["CUDA_MODULE_LOADING"] = "EAGER"
     try:
         import cupy
         from cupy.cuda import Stream, driver, nvrtc, runtime
