@@ -171,14 +171,14 @@ def test_cards_programs_and_units_are_set_by_their_own_commands_and_set_back(tmp
     assert {deed.step for deed in applied.deeds} == {Step.SET}
     assert applied.exit_status == 0
     assert tools.orders == [
+        "ethtool -L eth0 combined 2",
+        "ethtool -A eth0 rx off",
+        "ethtool -G eth0 rx 4096",
         "systemctl set-property --runtime system.slice AllowedCPUs=0-6,8-14",
         "systemctl set-property --runtime user.slice AllowedCPUs=0-6,8-14",
         "systemctl stop irqbalance",
-        "ethtool -L eth0 combined 2",
         "ethtool -C eth0 adaptive-rx off",
         "ethtool -C eth0 rx-usecs 0",
-        "ethtool -A eth0 rx off",
-        "ethtool -G eth0 rx 4096",
         "hwstamp_ctl -i eth0 -t 0 -r 1",
         f"nvidia-smi -i {GPU} -pm 1",
         f"nvidia-smi -i {GPU} -lgc 1500,1500",
@@ -188,7 +188,7 @@ def test_cards_programs_and_units_are_set_by_their_own_commands_and_set_back(tmp
     assert revert_of(tree, tools).exit_status == 0
     assert tools.snapshot() == before
     assert tools.orders[0] == f"nvidia-smi -i {GPU} -c DEFAULT"
-    assert tools.orders[-1] == "systemctl set-property --runtime system.slice AllowedCPUs="
+    assert tools.orders[-1] == "ethtool -L eth0 combined 16"
 
 
 def test_program_that_refuses_is_told_and_leaves_no_trace_in_the_journal(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def apply(host: Host, journal: Journal, *, force: bool = False) -> Applied:
     serving = host.daemons()
     deeds: list[Deed] = []
     items = selected(host.profile)
-    for item in items:
+    for item in sorted(items, key=lambda one: one.turn):
         deeds += [
             _one(host, journal, item, setting, serving, force=force)
             for setting in examine(host, item, journal).settings

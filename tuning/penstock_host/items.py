@@ -113,6 +113,7 @@ class Item:
         source: by whose word.
         examine: reads the effective state; may raise AbsentError and UnreadableError.
         unsafe_online: why it is refused while a daemon serves; empty where it is not.
+        turn: -1 to be applied before the others, 1 after them; revert goes the other way round.
     """
 
     item_id: str
@@ -127,6 +128,7 @@ class Item:
     source: str
     examine: Callable[[Host], Iterable[Setting]]
     unsafe_online: str = ""
+    turn: int = 0
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from penstock_host.boot import boot_mend, boot_setting, booted
-from penstock_host.cpu_lists import format_cpus, format_mask, parse_cpus
+from penstock_host.cpu_lists import format_cpus, format_mask, parse_cpus, parse_mask
 from penstock_host.faults import AbsentError
 from penstock_host.items import Item, Persistence, Setting, Severity, Status, absent, file, judge, report, turn
 from penstock_host.knobs import ControllerKnob, PartitionKnob
@@ -121,14 +121,15 @@ def _siblings(host: Host) -> Iterable[Setting]:
 def _governor(host: Host) -> Iterable[Setting]:
     for cpu in hot_cpus(host):
         folder = f"{CPU}/cpu{cpu}/cpufreq"
+        # Before the governor: under "performance" the driver sets the preference itself, and refuses another.
+        preference = f"{folder}/energy_performance_preference"
+        if host.exists(preference):
+            yield file(host, preference, "performance", accept=lambda found: found.strip() == "0")
         choices = host.read_or(f"{folder}/scaling_available_governors").split()
         if choices and "performance" not in choices:
             yield absent(f"{folder}/scaling_governor", "the driver has no performance governor")
         else:
             yield file(host, f"{folder}/scaling_governor", "performance")
-        preference = f"{folder}/energy_performance_preference"
-        if host.exists(preference):
-            yield file(host, preference, "performance", accept=lambda found: found.strip() == "0")
 
 
 def _frequency(host: Host) -> Iterable[Setting]:
@@ -189,10 +190,13 @@ def _idle(host: Host) -> Iterable[Setting]:
 
 
 def _workqueues(host: Host) -> Iterable[Setting]:
-    mask = format_mask(host.topology.housekeeping)
+    rest = host.topology.housekeeping
     hot_cpus(host)
     for name in ("/sys/devices/virtual/workqueue/cpumask", "/sys/bus/workqueue/devices/writeback/cpumask"):
-        yield file(host, name, mask, form="mask", shown=format_cpus(host.topology.housekeeping))
+        yield file(
+            host, name, format_mask(rest), form="mask", shown=format_cpus(rest),
+            accept=lambda found: bool(parse_mask(found)) and parse_mask(found) <= rest,
+        )  # fmt: skip
 
 
 ITEMS: Final = (
@@ -219,6 +223,7 @@ ITEMS: Final = (
         "fewer CPUs; kubelet's CPU manager and cpusets do not expect CPUs to go", "the siblings go online again",
         "rigtorp, low latency tuning guide", _siblings,
         "taking a CPU offline stops all CPUs for a moment, and confuses kubelet and cpusets",
+        1,  # The kernel rewrites masks of CPUs that go: they have to be known before, and put back after.
     ),
     Item(
         "C5", "frequency governor", "cpu", MUST, R, "performance on every hot core",

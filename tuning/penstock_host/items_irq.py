@@ -30,17 +30,18 @@ _IRQ_SOURCE: Final = "kernel documentation, core-api/irq/irq-affinity.rst; TuneD
 
 
 def irq_setting(host: Host, number: int, where: frozenset[int] | None = None) -> Setting:
-    """Return the setting of one interrupt: on no hot core, and within *where* if that is given."""
+    """Return the setting of one interrupt: on no hot core nor beside one, and within *where* if that is given."""
     topology = host.topology
+    quiet = topology.hot | topology.siblings
     device = next((one for one in (topology.nic, topology.gpu) if one and number in one.irqs), None)
     folder = f"{IRQ}/{number}"
 
     def good(text: str) -> bool:
         cpus = parse_cpus(text)
-        return not cpus & topology.hot and (where is None or cpus <= where)
+        return bool(cpus) and not cpus & quiet and (where is None or cpus <= where)
 
     wanted = format_cpus(topology.near(device))
-    shown = f"within {format_cpus(where)}" if where else f"none of {format_cpus(topology.hot)}"
+    shown = f"within {format_cpus(where)}" if where else f"none of {format_cpus(quiet)}"
     setting = file(host, f"{folder}/smp_affinity_list", wanted, form="list", accept=good, shown=shown)
     if setting.status is not Status.OK:
         return setting
@@ -109,11 +110,12 @@ def _each(host: Host) -> Iterable[Setting]:
 
 
 def _default(host: Host) -> Iterable[Setting]:
-    hot = frozenset(hot_cpus(host))
+    hot_cpus(host)
     rest = host.topology.housekeeping
+    quiet = host.topology.hot | host.topology.siblings
     yield file(
         host, f"{IRQ}/default_smp_affinity", format_mask(rest), form="mask", shown=format_cpus(rest),
-        accept=lambda found: bool(parse_mask(found)) and not parse_mask(found) & hot,
+        accept=lambda found: bool(parse_mask(found)) and not parse_mask(found) & quiet,
     )  # fmt: skip
 
 
@@ -153,7 +155,7 @@ ITEMS: Final = (
         "the unit is started again", "irqbalance(1): a banned list replaces its own exclusion of isolated CPUs", _irqbalance,
     ),
     Item(
-        "I2", "interrupts", "irq", MUST, R, "on no hot core",
+        "I2", "interrupts", "irq", MUST, R, "on no hot core, nor on its sibling",
         "each interrupt takes a few us from the tick that is being predicted", "housekeeping cores take the load",
         WRITTEN_BACK, _IRQ_SOURCE, _each,
     ),

@@ -23,6 +23,7 @@ NET: Final = "/proc/sys/net"
 BUFFER_BYTES: Final = 2 << 20
 FILTER_ALL: Final = "1"  # HWTSTAMP_FILTER_ALL
 _FLAP: Final = "the link goes down for a moment, and TCP flows with it"
+_BEFORE_INTERRUPTS: Final = -1  # The driver registers them anew, wherever it likes.
 _COMMAND: Final = "ethtool sets what was there before"
 
 
@@ -159,7 +160,7 @@ ITEMS: Final = (
     Item(
         "I4", "queues of the network card", "nic", SHOULD, R, "as many as housekeeping cores, or as configured",
         "a queue more than there are cores for it interrupts a hot one", _FLAP, _COMMAND, "AMD Onload guide UG1586",
-        _queues, _FLAP,
+        _queues, _FLAP, _BEFORE_INTERRUPTS,
     ),
     Item(
         "I6", "packet steering", "nic", SHOULD, R, "off, or within housekeeping CPUs",
@@ -174,7 +175,7 @@ ITEMS: Final = (
     Item(
         "I8", "pause frames and ring", "nic", INFO, R, "pause off; the ring as measured",
         "a pause frame from one slow receiver stops all", "packets are dropped instead; the ring's size flaps the link",
-        _COMMAND, "AMD Onload guide UG1586", _pause, _FLAP,
+        _COMMAND, "AMD Onload guide UG1586", _pause, _FLAP, _BEFORE_INTERRUPTS,
     ),
     Item(
         "I10", "busy polling", "host", INFO, R, "50 us",

@@ -42,7 +42,7 @@ def plan(host: Host, journal: Journal | None = None, *, force: bool = False) -> 
     serving = host.daemons()
     lines = []
     done = set()
-    for finding in check(host, journal):
+    for finding in sorted(check(host, journal), key=lambda one: one.item.turn):
         item = finding.item
         for setting in finding.settings:
             if setting.status in AS_WANTED:
