@@ -73,8 +73,8 @@ class Host:
         """Return the time; a tree's is the one that its file ``recorded/now`` holds."""
         if self.is_tree:
             try:
-                return float((self.root / RECORDED / "now").read_text(encoding="ascii"))
-            except (OSError, ValueError):
+                return float(self.read(f"/{RECORDED}/now"))
+            except (AbsentError, UnreadableError, ValueError):
                 pass
         return time.time()
 
@@ -84,9 +84,23 @@ class Host:
         """Return where the host's file *name* (as ``/sys/...``) lies."""
         return self.root / name.lstrip("/")
 
+    def own_path(self, name: str) -> Path:
+        """Return where our own file *name* lies, with its folder made.
+
+        Raises:
+            OSError: it can't be, or a tree's link leads out of the tree.
+        """
+        path = self.path(name)
+        if self._kernel:
+            self._kernel.keep_inside(path, name)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+
     def exists(self, name: str) -> bool:
         """Whether there is a file or folder *name*, as far as it can be seen."""
         try:
+            if self._kernel:
+                self._kernel.keep_inside(self.path(name), name)
             return self.path(name).exists()
         except OSError:
             return False
@@ -105,6 +119,7 @@ class Host:
         try:
             if self._kernel:
                 self._kernel.may("read", name)
+                self._kernel.keep_inside(self.path(name), name)
             descriptor = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
                 if offset is not None:

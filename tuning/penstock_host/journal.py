@@ -175,9 +175,8 @@ def open_journal(host: Host) -> Journal:
         HostError: it can't be made.
     """
     journal = read_journal(host)
-    path = host.path(journal.name)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = host.own_path(journal.name)
         journal.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         size = os.fstat(journal.descriptor).st_size
         if size and os.pread(journal.descriptor, 1, size - 1) != b"\n":
@@ -202,9 +201,8 @@ class Lock:
             LockedError: another has it.
             HostError: the lock's file can't be made.
         """
-        path = host.path(f"{STATE}/lock")
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path = host.own_path(f"{STATE}/lock")
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as refusal:
             raise HostError(f"{STATE}/lock: can't be made: {refusal.strerror}; run as root") from refusal

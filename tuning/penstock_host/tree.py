@@ -27,7 +27,7 @@ class TreeKernel:
     """The kernel's part in a tree of plain files."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root.resolve()
+        self._inside = os.path.realpath(root)
         try:
             self._rules: dict[str, Any] = json.loads((root / REFUSALS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -40,6 +40,12 @@ class TreeKernel:
                 number = getattr(errno, code)
                 raise OSError(number, os.strerror(number), name)
 
+    def keep_inside(self, path: Path, name: str) -> None:
+        """Raise the OSError of a file that is not there, if a link on the way to *path* leads out of the tree."""
+        real = os.path.realpath(path)
+        if real != self._inside and not real.startswith(f"{self._inside}/"):
+            raise FileNotFoundError(errno.ENOENT, "a link leads out of the tree", name)
+
     def write(self, path: Path, name: str, data: bytes, spare: Path) -> None:
         """Write *data* to *path* as the kernel would; *spare* is a file of ours beside the journal.
 
@@ -47,8 +53,7 @@ class TreeKernel:
             OSError: the file is absent, refuses, or lies outside the tree.
         """
         self.may("write", name)
-        if not path.resolve().is_relative_to(self._root):
-            raise PermissionError(errno.EPERM, "a link leads out of the tree", name)
+        self.keep_inside(path, name)
         old = path.read_bytes()
         new = self._meaning(name, old, data)
         if new != old:
@@ -59,6 +64,7 @@ class TreeKernel:
     def make_folder(self, path: Path, name: str) -> None:
         """Make a control group's folder, with the files that the kernel puts there."""
         self.may("write", name)
+        self.keep_inside(path, name)
         path.mkdir(exist_ok=True)
         for file in _GROUP_FILES:
             if not (path / file).exists():
@@ -67,6 +73,7 @@ class TreeKernel:
     def remove_folder(self, path: Path, name: str) -> None:
         """Remove a control group's folder; its files are the kernel's."""
         self.may("write", name)
+        self.keep_inside(path, name)
         for file in _GROUP_FILES:
             (path / file).unlink(missing_ok=True)
         path.rmdir()
