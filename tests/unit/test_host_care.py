@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import struct
 import threading
 import time
@@ -147,8 +148,32 @@ def test_engine_without_a_core_of_its_own_is_told_to_have_one(tmp_path: Path, lo
     tree.daemon(DAEMON, engine_cpus="0-15")
     care = started(tree, set())
     (line,) = (line for line in lines(log) if line["item"] == "P1")
-    assert (line["was"], line["mend"]) == ("0-15", "set engine.cores in penstockd's configuration")
+    assert (line["want"], line["was"]) == ("a core of its own", "0-15")
+    assert line["mend"] == "set engine.cores in penstockd's configuration"
     assert "C1" in care.looked.ids(Status.UNSUPPORTED), "nothing is said of cores that nobody asked for"
+
+
+@pytest.mark.usefixtures("log")
+def test_threads_that_proc_hides_are_not_said_to_be_none(tmp_path: Path) -> None:
+    tree = bare_metal(tmp_path)
+    tree.daemon(DAEMON, engine_cpus="7")
+    for process in (tree.root / "proc").glob("[0-9]*"):
+        if process.name != str(DAEMON):
+            shutil.rmtree(process)
+    care = started(tree, {7})
+    (finding,) = (one for one in care.looked.findings if one.item.item_id == "C10")
+    assert finding.status is Status.UNREADABLE
+    assert "hides other users' processes" in finding.settings[0].mend
+
+
+@pytest.mark.usefixtures("log")
+def test_memory_that_is_locked_above_a_limit_is_locked(tmp_path: Path) -> None:
+    tree = bare_metal(tmp_path)
+    tree.daemon(DAEMON, engine_cpus="7")
+    tree.write(f"/proc/{DAEMON}/limits", "Max locked memory         65536                65536                bytes\n")
+    assert "C22" in started(tree, {7}).looked.ids(Status.OK), "a privileged process is above limits"
+    tree.write(f"/proc/{DAEMON}/status", "Name:\tpenstockd\nVmLck:\t       0 kB\n")
+    assert "C22" in started(tree, {7}).looked.ids(Status.DRIFT)
 
 
 # --- What is refused --------------------------------------------------------------------------------------------------

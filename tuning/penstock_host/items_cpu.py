@@ -166,7 +166,7 @@ def _sleep(host: Host) -> Iterable[Setting]:
     by = f", held by penstockd {held[0]}" if held else ", not held by penstockd"
     found = f"{'no limit' if limit_us >= NO_LIMIT_US else f'{limit_us} us'}{by}"
     if held or limit_us == 0:
-        yield judge(DEVICE, limit_us == 0, wanted, found, "let penstockd write 0")
+        yield judge(DEVICE, limit_us == 0, wanted, found, "set tuning.cpu_dma_latency_us = 0 for penstockd")
     elif narrow:
         yield report(DEVICE, found, wanted=wanted)
     elif all(setting.status is Status.UNSUPPORTED for setting in per_cpu) and not host.names(
@@ -175,7 +175,13 @@ def _sleep(host: Host) -> Iterable[Setting]:
         # A guest without sleep states of its own sleeps in the hypervisor's.
         yield report(DEVICE, found, wanted=wanted, mend="this kernel has no sleep states; the hypervisor's are its own")
     else:
-        yield Setting(DEVICE, Status.DRIFT, wanted, found, "let penstockd hold it, or apply C7 to the hot CPUs alone")
+        yield Setting(
+            DEVICE,
+            Status.DRIFT,
+            wanted,
+            found,
+            "set tuning.cpu_dma_latency_us = 0 for penstockd, or apply C7 to the hot CPUs alone",
+        )
     if limit_us != 0:
         yield from per_cpu
 

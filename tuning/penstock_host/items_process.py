@@ -93,9 +93,10 @@ def daemons(host: Host) -> list[int]:
 def _foreign(host: Host) -> Iterable[Setting]:
     hot = frozenset(hot_cpus(host))
     ours = {*host.daemons(), *(() if host.is_tree else (os.getpid(),))}
-    seen = False
+    seen = everybody = False
     foreign = []
     for process, _ in host.processes():
+        everybody = everybody or process == 1
         for thread in threads_of(host, process):
             seen = True
             belongs = thread.of_kernel and (thread.name.startswith(_OF_THE_CPU) or len(thread.allowed) == 1)
@@ -103,6 +104,8 @@ def _foreign(host: Host) -> Iterable[Setting]:
                 foreign.append(thread)
     if not seen:
         raise AbsentError("/proc shows no threads")
+    if not everybody and not foreign:
+        raise UnreadableError("/proc hides other users' processes (hidepid, or ProtectProc of a unit)")
     named = ", ".join(f"{one.name} ({one.thread}) on {one.last_cpu}" for one in foreign[:_SHOWN_MAX])
     more = f" and {len(foreign) - _SHOWN_MAX} more" if len(foreign) > _SHOWN_MAX else ""
     first = foreign[0].thread if foreign else "TID"
@@ -123,9 +126,9 @@ def _locked_memory(host: Host) -> Iterable[Setting]:
         status = host.read(f"/proc/{process}/status")
         locked = next((line.split(":")[1].strip() for line in status.splitlines() if line.startswith("VmLck")), "0 kB")
         size = int(locked.split()[0]) * 1024
-        good = soft == "unlimited" or int(soft) >= size > 0
+        # Whatever the limit: the kernel has locked what it says, and does not hold a privileged process to it.
         yield judge(
-            f"locked memory of process {process}", good and size > 0, "unlimited, or at least the arena; the arena locked",
+            f"locked memory of process {process}", size > 0, "the arena locked, for which the limit must be as large",
             f"limit {soft}, locked {locked}", "set LimitMEMLOCK=infinity in penstockd's unit and start it again",
         )  # fmt: skip
 
@@ -133,6 +136,7 @@ def _locked_memory(host: Host) -> Iterable[Setting]:
 def _self(host: Host) -> Iterable[Setting]:
     running = daemons(host)
     hot = host.topology.hot
+    own = f"hot cores {format_cpus(hot)} alone" if hot else "a core of its own"
     before = {process: {one.thread: one for one in threads_of(host, process)} for process in running}
     host.wait()
     for process in running:
@@ -141,7 +145,7 @@ def _self(host: Host) -> Iterable[Setting]:
             raise UnreadableError(f"/proc/{process}/task shows no threads")
         for one in (one for one in threads if one.name.startswith(ENGINE)):
             yield judge(
-                f"{one.name} ({one.thread}) may use", bool(hot) and one.allowed <= hot, f"hot cores {format_cpus(hot)} alone",
+                f"{one.name} ({one.thread}) may use", bool(hot) and one.allowed <= hot, own,
                 format_cpus(one.allowed), "set engine.cores in penstockd's configuration",
             )  # fmt: skip
         major = minor = involuntary = 0
