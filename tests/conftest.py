@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+
+# Before any library reads it: threads of OpenMP that spin for one another take minutes where cores are shared.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable
 from pathlib import Path
 

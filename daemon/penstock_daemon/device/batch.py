@@ -1,6 +1,6 @@
 """A micro-batch: ticks of all open sources, grouped by state, and their answers in the order of each source.
 
-    gather     sources in turn, the first one another each time; so many ticks of each as their answers find room for
+    gather     sources in turn, the first of a batch last in the next; so many ticks of each as their answers find room for
     place      items of one state lie together, in the order in which they came: a block walks them
     describe   what an answer says whoever predicts it, written while the device works
     publish    forecasts and stages into the answers, ticks into the journals, then the cursors
@@ -63,7 +63,6 @@ def gather(m: Any, d: Any) -> int:
     """
     sources = m.source_table.shape[0]
     first = d.words[memory.FIRST_SOURCE]
-    d.words[memory.FIRST_SOURCE] = (first + 1) % sources
     d.words[memory.GATHERED_NS] = clock_ns(_MONOTONIC)
     number = d.words[memory.NUMBER] + 1
     slots = m.tick_slots.shape[1]
@@ -102,6 +101,8 @@ def gather(m: Any, d: Any) -> int:
         if taken > 0:
             d.batch_source[taken_from] = source
             d.batch_taken[taken_from] = taken
+            if taken_from == 0:  # Who came first comes last next time, however many closed sources lie between.
+                d.words[memory.FIRST_SOURCE] = (source + 1) % sources
             taken_from += 1
             entries += taken
     d.words[memory.BATCH_SOURCES] = taken_from
