@@ -207,6 +207,9 @@ class Tools:
             return Outcome(0 if state == "active" else 3, f"{state}\n")
         if words[0] in {"start", "stop"}:
             units[words[1]] = "active" if words[0] == "start" else "inactive"
+        elif words[0] == "show" and words[-1] == "penstockd.service":
+            slice_name = self.state["units"].get("penstockd slice", "")
+            return Outcome(0, f"LoadState={'loaded' if slice_name else 'not-found'}\nSlice={slice_name}\n")
         elif words[0] == "show":
             return Outcome(0, f"{words[2]}={self.state[words[3]][words[2]]}\n")
         elif words[0] == "set-property":

@@ -12,6 +12,7 @@ from penstock_host.cli import main
 from penstock_host.cpu_lists import format_cpus, parse_cpus
 from penstock_host.host import Host
 from penstock_host.journal import Lock, open_journal
+from penstock_host.knobs_command import SwapKnob
 from penstock_host.profile import Profile
 from penstock_host.revert import revert
 from support.host_tools import Tools
@@ -69,6 +70,31 @@ def test_what_the_kernel_changes_by_itself_is_put_back_too(tmp_path: Path) -> No
     with Lock(host), open_journal(host) as journal:
         assert revert(host, journal).exit_status == 0
     assert tree.snapshot() == before
+
+
+def test_what_would_take_the_hot_cores_from_the_daemon_is_not_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree, tools = bare_metal(tmp_path), Tools()
+    tools.state["units"]["penstockd slice"] = "system.slice"
+    host = Host(tree.root, profile=Profile(only=("C11",)), runner=tools)
+    with Lock(host), open_journal(host) as journal:
+        first, second = apply(host, journal).deeds
+    assert (first.step, second.step) == (Step.NEEDS_FORCE, Step.SET)
+    assert "give it Slice=penstock.slice first" in first.reason
+    tree.daemon()
+    assert main(["apply", "--root", str(tmp_path), "--only", "C1,C11"]) == 3
+    assert capsys.readouterr().out.count("UNSAFE") == 4
+
+
+def test_swap_comes_back_with_its_priority_whatever_it_is_called(tmp_path: Path) -> None:
+    knob = SwapKnob("/my swap")
+    tree = Tree(tmp_path)
+    tree.write("/proc/swaps", "Filename\tType\tSize\tUsed\tPriority\n/my\\040swap file 2097148 0 10\n/b file 1 0 -2\n")
+    host = Host(tmp_path)
+    assert (knob.read(host), SwapKnob("/b").read(host), SwapKnob("/c").read(host)) == ("on 10", "on", "off")
+    assert knob.shell("off") == "swapoff '/my swap'"
+    assert knob.shell(knob.read(host)) == "swapon -p 10 '/my swap'"
 
 
 def test_cards_are_set_before_interrupts_and_cpus_go_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,3 +98,11 @@ def test_link_that_is_down_is_no_matter_of_taste(tmp_path: Path) -> None:
     tree.write("/sys/class/net/eth0/speed", "-1\n")
     down = check(Host(tmp_path, profile=Profile(only=("N8",), nic="eth0")))[0]
     assert (down.status, down.telling[0].found) == (Status.DRIFT, "down")
+
+
+def test_root_is_asked_for_only_where_it_helps(tmp_path: Path) -> None:
+    tree = bare_metal(tmp_path)
+    tree.refuse(read={"/dev/cpu_dma_latency": "EACCES", "/proc/sys/vm/stat_interval": "EINVAL"})
+    closed = [one for one in found(tree, "C7").settings if one.status is Status.UNREADABLE]
+    assert closed[0].mend.endswith("needs root; run as root to see it")
+    assert found(tree, "C13").settings[0].mend == "/proc/sys/vm/stat_interval: Invalid argument"

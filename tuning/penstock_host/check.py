@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from penstock_host.checklist import ITEMS
 from penstock_host.faults import AbsentError, UnreadableError
-from penstock_host.items import AS_WANTED, Finding, Item, Setting, Severity, Status
+from penstock_host.items import AS_WANTED, Finding, Item, Setting, Severity, Status, seen_by
 from penstock_host.items_irq import managed
 from penstock_host.journal import Journal
 from penstock_host.profile import Profile
@@ -41,9 +41,7 @@ def examine(host: Host, item: Item, journal: Journal | None = None) -> Finding:
     except AbsentError as fault:
         settings.append(Setting(item.title, Status.UNSUPPORTED, item.wanted, "absent", str(fault)))
     except UnreadableError as fault:
-        settings.append(
-            Setting(item.title, Status.UNREADABLE, item.wanted, "unreadable", f"{fault}; run as root to see it")
-        )
+        settings.append(Setting(item.title, Status.UNREADABLE, item.wanted, "unreadable", seen_by(fault)))
     except ValueError as fault:
         settings.append(Setting(item.title, Status.UNREADABLE, item.wanted, "not understood", str(fault)))
     if not settings:

@@ -155,6 +155,13 @@ def absent(target: str, reason: str, *, wanted: str = "") -> Setting:
     return Setting(target, Status.UNSUPPORTED, wanted, "absent", reason)
 
 
+def seen_by(fault: Exception) -> str:
+    """Return a fault with what to do about it, where that is to be root."""
+    sentence = str(fault)
+    closed = any(words in sentence.lower() for words in ("needs root", "not permitted", "permission", "pmc got no"))
+    return f"{sentence}; run as root to see it" if closed else sentence
+
+
 def report(target: str, found: str, *, wanted: str = "as you see fit", mend: str = "") -> Setting:
     """Return a setting that is only told."""
     return Setting(target, Status.REPORT_ONLY, wanted, found, mend)
@@ -193,7 +200,7 @@ def turn(
     except AbsentError as fault:
         return absent(knob.label, str(fault), wanted=words)
     except UnreadableError as fault:
-        return Setting(knob.label, Status.UNREADABLE, words, "unreadable", f"{fault}; run as root to see it")
+        return Setting(knob.label, Status.UNREADABLE, words, "unreadable", seen_by(fault))
     except ValueError as fault:
         return Setting(knob.label, Status.UNREADABLE, words, "not understood", str(fault))
     if good:

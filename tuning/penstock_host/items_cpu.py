@@ -211,6 +211,7 @@ ITEMS: Final = (
         "the scheduler balances other threads onto a core that looks idle, and each visit costs a tick milliseconds",
         "other threads lose these CPUs; nothing balances on them: a thread that is not pinned piles up on one CPU",
         "the partition becomes a member again and its folder is removed", ISOLATION, _isolation,
+        "the daemon's threads lose the hot cores until the daemon is started in the partition",
     ),
     Item(
         "C2", "full dynticks", "cpu", INFO, B, "hot spin cores alone, or none",

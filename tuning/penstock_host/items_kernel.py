@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from penstock_host.cpu_lists import format_cpus, parse_cpus
-from penstock_host.faults import AbsentError
+from penstock_host.faults import AbsentError, UnreadableError
 from penstock_host.items import Item, Setting, Status, file, report, turn
 from penstock_host.items_cpu import INFO, ISOLATION, MUST, SHOULD, TUNED, WRITTEN_BACK, B, R, hot_cpus
 from penstock_host.knobs_command import PropertyKnob
@@ -15,6 +15,7 @@ from penstock_host.topology import CPU
 if TYPE_CHECKING:
     from penstock_host.host import Host
 
+DAEMON_UNIT: Final = "penstockd.service"
 SYSCTL: Final = "/proc/sys"
 _CLOCK: Final = "/sys/devices/system/clocksource/clocksource0"
 _GUEST_CLOCKS: Final = ("kvm-clock", "xen", "hyperv_clocksource_tsc_page", "hyperv_clocksource_msr")
@@ -24,13 +25,30 @@ _FINE_CLOCKS: Final = ("tsc", "arch_sys_counter")
 def _services(host: Host) -> Iterable[Setting]:
     hot_cpus(host)
     rest = host.topology.housekeeping
+    ours = _slice_of_daemon(host)
     for unit in ("system.slice", "user.slice"):
         yield turn(
             host,
             PropertyKnob(unit, "AllowedCPUs"),
             format_cpus(rest),
             accept=lambda found: bool(found.strip()) and parse_cpus(",".join(found.split())) <= rest,
+            force=f"{DAEMON_UNIT} is in {unit} and would lose the hot cores: give it Slice=penstock.slice first"
+            if unit == ours
+            else "",
         )
+
+
+def _slice_of_daemon(host: Host) -> str:
+    """Return the slice of the daemon's unit; empty where systemd knows no such unit."""
+    try:
+        said = host.outcome("systemctl", "show", "-p", "LoadState", "-p", "Slice", DAEMON_UNIT).output.splitlines()
+    except (AbsentError, UnreadableError):
+        return ""
+    return (
+        next((line.partition("=")[2] for line in said if line.startswith("Slice=")), "")
+        if "LoadState=loaded" in said
+        else ""
+    )
 
 
 def _timers(host: Host) -> Iterable[Setting]:
@@ -112,6 +130,7 @@ ITEMS: Final = (
         "services and log-ins otherwise run on hot cores",
         "services starve where housekeeping is too small; penstockd needs a slice of its own for the hot cores",
         "the property from the journal is set again", "systemd.resource-control(5)", _services,
+        "a daemon that is in one of these slices loses its hot cores",
     ),
     Item(
         "C12", "timer migration", "host", SHOULD, R, "0",

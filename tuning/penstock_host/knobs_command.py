@@ -175,7 +175,7 @@ class PropertyKnob(CommandKnob):
 
 @dataclass(frozen=True)
 class SwapKnob(CommandKnob):
-    """Whether a swap device or file is in use: "on" or "off"."""
+    """Whether a swap device or file is in use: "off", "on", or "on 10" with a priority that somebody chose."""
 
     kind: ClassVar[str] = "swap"
     device: str
@@ -186,12 +186,14 @@ class SwapKnob(CommandKnob):
         return f"swap on {self.device}"
 
     def read(self, host: Host) -> str:
-        """Return "on" or "off"."""
-        return "on" if self.device in swap_devices(host) else "off"
+        """Return how it is used; a priority below 0 is the kernel's own."""
+        priority = swap_devices(host).get(self.device)
+        return "off" if priority is None else f"on {priority}" if priority >= 0 else "on"
 
     def command(self, text: str) -> tuple[str, ...]:
         """Return swapon or swapoff."""
-        return (f"swap{text}", self.device)
+        how, _, priority = text.partition(" ")
+        return (f"swap{how}", *(("-p", priority) if priority else ()), self.device)
 
 
 @dataclass(frozen=True)
@@ -223,9 +225,17 @@ class TimestampKnob(CommandKnob):
         return ("hwstamp_ctl", "-i", self.port, "-t", sent, "-r", received)
 
 
-def swap_devices(host: Host) -> list[str]:
-    """Return the devices and files that are swapped to."""
-    return [line.split()[0] for line in host.read("/proc/swaps").splitlines()[1:] if line.strip()]
+def swap_devices(host: Host) -> dict[str, int]:
+    """Return the devices and files that are swapped to, with their priorities.
+
+    Raises:
+        ValueError: a line makes no sense.
+    """
+    rows = [line.split() for line in host.read("/proc/swaps").splitlines()[1:] if line.strip()]
+    if any(len(row) < 5 for row in rows):
+        raise ValueError(f"/proc/swaps must have five columns, was {rows[0]}")
+    # The kernel writes a blank in a name as \040.
+    return {re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), row[0]): int(row[-1]) for row in rows}
 
 
 for _knob in (EthtoolKnob, GpuKnob, GpuClockKnob, UnitKnob, PropertyKnob, SwapKnob, TimestampKnob):
