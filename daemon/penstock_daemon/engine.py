@@ -237,7 +237,7 @@ class Engine:
         return slowest_ns
 
     def stop(self) -> None:
-        """Stop the thread and wait for it.
+        """Stop the thread and wait for it; a device whose launch hangs for longer is given up.
 
         Raises:
             EngineError: it did not stop.
@@ -247,6 +247,9 @@ class Engine:
         rings.set_shared_word(self.buffers.words, memory.STOP, 1)
         os.eventfd_write(self.engine_event, 1)
         self._thread.join(_STOP_TIMEOUT_S)
+        if self.device is not None and self._thread.is_alive():
+            self.device.give_up()
+            self._thread.join(_STOP_TIMEOUT_S)
         if self._thread.is_alive():
             raise EngineError(f"the engine did not stop within {_STOP_TIMEOUT_S} s")
 

@@ -269,3 +269,19 @@ def test_engine_stops_while_a_launch_hangs() -> None:
         host.hang()
         publish(engine, open_source(engine), tick_stream(65, 5))
     assert not engine.alive
+
+
+def test_device_given_up_while_a_launch_hangs_is_left_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the configuration would have the engine wait; its stop gives up a device that keeps it."""
+    monkeypatch.setattr("penstock_daemon.engine._STOP_TIMEOUT_S", 0.3)
+    with device_engine(*MODELS, device=PATIENT) as (engine, host):
+        device = engine.device
+        assert device is not None
+        host.hang()
+        publish(engine, open_source(engine), tick_stream(65, 5))
+        deadline_s = time.monotonic() + 10
+        while device.launches == 0:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.001)
+        engine.stop()
+        assert device.fault == DeviceFault.ASKED

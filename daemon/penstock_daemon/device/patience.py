@@ -3,7 +3,7 @@
 A word that does not come may be late, may never come, or may not come any more: the timeout, the driver's error and its
 idle stream tell them apart. Time counts from when the loop begins to look: a driver or a scheduler that kept it longer
 than that before is no fault of the launch. A large model takes milliseconds for a burst on one state, which a block walks
-tick by tick: so the timeout is granted once more for every so many ticks.
+tick by tick: so the timeout is granted once more for every so many ticks. Who gives the device up ends the wait.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numba import njit
 
 from penstock_daemon.device import memory
 from penstock_daemon.device.backend import NOT_READY
-from penstock_daemon.native import call_with_one, clock_ns, nap_ns
+from penstock_daemon.native import call_with_one, clock_ns, load_acquire, nap_ns
 
 TICKS_PER_TIMEOUT: Final = 16
 LOOKS: Final = 64  # At the word between two at the clock.
@@ -28,6 +28,7 @@ _MONOTONIC = np.int32(1)
 _NONE = int(memory.DeviceFault.NONE)
 _QUERY = int(memory.DeviceFault.QUERY)
 _TIMEOUT = int(memory.DeviceFault.TIMEOUT)
+_ASKED = int(memory.DeviceFault.ASKED)
 _NAP_NS = 20_000
 
 
@@ -46,6 +47,8 @@ def still_waits(d: Any, stream: int) -> int:
         stream: what the word is awaited from runs there.
     """
     awaited_ns, now_ns = d.words[memory.AWAITED_NS], clock_ns(_MONOTONIC)
+    if load_acquire(d.words, memory.GIVE_UP) != 0:
+        return _ASKED
     if now_ns - awaited_ns > d.settings[memory.TIMEOUT_NS] * (1 + d.words[memory.BATCH_ITEMS] // TICKS_PER_TIMEOUT):
         d.words[memory.FAULT_DETAIL] = now_ns - awaited_ns
         return _TIMEOUT
