@@ -51,6 +51,7 @@ def test_explain_says_why_here_and_all_spellings_agree(tmp_path: Path, capsys: p
         (["--hot-cores", "4-7"], 3, "node 1 must keep a housekeeping core"),
         (["--hot-cores", "x", "--only", "Z9"], 2, "hot_cores: must be a list of CPUs such as"),
         (["--hot-cores", "x", "--only", "Z9"], 2, "only: must be item ids"),
+        (["--only", ""], 2, "only: must be item ids such as C5, I2; none would be all of them"),
         (
             ["--nic", "eth9"],
             2,

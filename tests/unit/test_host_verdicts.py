@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from penstock_host.check import check
+from penstock_host.faults import ProfileError
 from penstock_host.host import Host
 from penstock_host.items import Finding, Status
-from penstock_host.profile import Profile
+from penstock_host.profile import Profile, load_profile
 from support.host_trees import Tree, bare_metal, cloud_guest
 
 PORT = "/recorded/pmc -u -b 0 GET PORT_DATA_SET"
@@ -106,3 +107,15 @@ def test_root_is_asked_for_only_where_it_helps(tmp_path: Path) -> None:
     closed = [one for one in found(tree, "C7").settings if one.status is Status.UNREADABLE]
     assert closed[0].mend.endswith("needs root; run as root to see it")
     assert found(tree, "C13").settings[0].mend == "/proc/sys/vm/stat_interval: Invalid argument"
+
+
+def test_absurd_choices_are_refused_or_need_a_decision(tmp_path: Path) -> None:
+    tree = bare_metal(tmp_path)
+    tree.write("/sys/devices/system/node/node1/meminfo", "Node 1 MemTotal:  8388608 kB\n")
+    for pages, forced in ((2048, False), (2049, True)):
+        setting = check(Host(tmp_path, profile=Profile(only=("C21",), hugepages=pages)))[0].settings[0]
+        assert bool(setting.force) is forced
+    for key in ("offset_ns_max", "rx_usecs_max", "link_mbps"):
+        with pytest.raises(ProfileError, match=f"{key}: must be a whole number, 0 or more"):
+            load_profile(None, {key: -1}, ())
+    assert load_profile(None, {"hugepages_node": -1}, ()).hugepages_node == -1

@@ -51,3 +51,23 @@ def test_json_has_no_half_characters(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_plain_words_stay_as_they_are() -> None:
     assert printable("a\n\tcaf\u00e9") == "a\n\tcaf\u00e9"
     assert one_line("a\nb\x07\u2028\udcff") == r"a\nb\x07\u2028\xff"
+
+
+def test_large_host_is_told_in_few_lines_of_a_readable_width(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = bare_metal(tmp_path)
+    tree.write("/sys/devices/system/cpu/online", "0-511\n")
+    tree.write("/sys/devices/system/node/node0/cpulist", "0-3,8-11,16-511\n")
+    for number in range(100, 160):
+        tree.write(f"/proc/irq/{number}/smp_affinity_list", f"{number}\n")
+    assert main(["check", "--root", str(tmp_path), "--only", "I2", "--hot-cores", "7"]) == 1
+    for number in (0, 9, 24, 25, 26, 27, 40):
+        tree.write(f"/proc/irq/{number}/smp_affinity_list", "1\n")
+        tree.write(f"/proc/irq/{number}/effective_affinity_list", "1\n")
+    capsys.readouterr()
+    assert main(["check", "--root", str(tmp_path), "--only", "I2", "--hot-cores", "7"]) == 0
+    said = capsys.readouterr().out
+    assert max(len(line) for line in said.splitlines()) < 260
+    assert said.count("\nOK ") == 1
+    assert "and 65 more: 1, 0-3, 100 and so on (want none of 7,15)" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -65,9 +66,12 @@ def _huge_pages(host: Host) -> Iterable[Setting]:
             wanted="as configured: none",
         )
         return
+    total = re.search(r"MemTotal:\s*(\d+) kB", host.read_or(f"{NODE}/node{node}/meminfo"))
+    most = int(total[1]) // 2048 // 2 if total else wanted
     yield file(
-        host, name, str(wanted), form="number", accept=lambda found: int(found) >= wanted, shown=f"at least {wanted}"
-    )
+        host, name, str(wanted), form="number", accept=lambda found: int(found) >= wanted, shown=f"at least {wanted}",
+        force=f"more than half of node {node}'s memory: {most} pages are that" if wanted > most else "",
+    )  # fmt: skip
 
 
 ITEMS: Final = (

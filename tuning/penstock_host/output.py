@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from penstock_host.host import Host
 
 _ALIKE_MAX = 3
+_GROUPS_MAX = 6  # A card of a large host has hundreds of interrupts, each on a CPU of its own.
 
 
 def say(text: str) -> None:
@@ -91,25 +92,37 @@ def setting_json(setting: Setting) -> dict[str, Any]:
 
 
 def finding_lines(finding: Finding) -> list[str]:
-    """Return the lines of one finding: settings that are alike share one."""
+    """Return the lines of one finding: settings that are alike share one, and so do those of a host with very many."""
     item = finding.item
+    groups = alike_settings(finding.telling)
+    if len(groups) > _GROUPS_MAX:
+        groups = [
+            [setting for group in groups for setting in group if setting.wanted == wanted]
+            for wanted in _wishes(finding)
+        ]
     lines = []
-    for alike in alike_settings(finding.telling):
+    for alike in groups:
         first = alike[0]
         names = ", ".join(setting.target for setting in alike[:_ALIKE_MAX])
         more = f" and {len(alike) - _ALIKE_MAX} more" if len(alike) > _ALIKE_MAX else ""
         head = f"{finding.status.value:<12} {item.item_id:<4}{item.severity.value:<7} {names}{more}"
         want = first.wanted or item.wanted
+        values = list(dict.fromkeys(setting.found for setting in alike))
+        found = ", ".join(values[:_ALIKE_MAX]) + (" and so on" if len(values) > _ALIKE_MAX else "")
         if finding.status is Status.OK:
-            lines.append(f"{head}: {first.found}" if first.found == want else f"{head}: {first.found} (want {want})")
+            lines.append(f"{head}: {found}" if found == want else f"{head}: {found} (want {want})")
         elif finding.status is Status.UNSUPPORTED:
             reason = first.mend.removeprefix(f"{first.target} is ")
             lines.append(f"{head}: {reason or 'absent'}")
         elif finding.status is Status.REPORT_ONLY:
-            lines.append(f"{head}: {first.found}{f'; {first.mend}' if first.mend else ''}")
+            lines.append(f"{head}: {found}{f'; {first.mend}' if first.mend else ''}")
         else:
-            lines.append(f"{head}: want {want}, was {first.found}{f'; {first.mend}' if first.mend else ''}")
+            lines.append(f"{head}: want {want}, was {found}{f'; {first.mend}' if first.mend else ''}")
     return [one_line(line) for line in lines]
+
+
+def _wishes(finding: Finding) -> list[str]:
+    return list(dict.fromkeys(setting.wanted for setting in finding.telling))
 
 
 def say_findings(host: Host, findings: list[Finding]) -> None:

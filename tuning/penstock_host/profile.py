@@ -117,8 +117,10 @@ def _like(default: object) -> Callable[[Any, tuple[str, ...]], Any]:
             if not isinstance(value, bool):
                 raise ValueError("true or false")  # noqa: TRY004 (gathered with the others)
         elif isinstance(default, int):
-            if isinstance(value, bool) or not isinstance(value, int) or not -1 <= value < 1 << 40:
-                raise ValueError("a whole number")
+            # -1 is only where that is what nobody chose.
+            least = min(default, 0)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 40:
+                raise ValueError(f"a whole number, {least} or more and under 2**40")
         elif isinstance(default, float):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 3600:
                 raise ValueError("a number from 0 to 3600")
@@ -158,6 +160,8 @@ def _ids(value: Any, item_ids: tuple[str, ...]) -> tuple[str, ...]:
     if not isinstance(given, list | tuple) or not all(isinstance(one, str) for one in given):
         raise ValueError("item ids such as C5, I2")
     ids = []
+    if isinstance(value, str) and not given:
+        raise ValueError("item ids such as C5, I2; none would be all of them")
     for one in given:
         # A letter stands for its whole group.
         matching = [

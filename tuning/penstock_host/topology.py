@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CPU: Final = "/sys/devices/system/cpu"
 NODE: Final = "/sys/devices/system/node"
 _NVIDIA: Final = "0x10de"
+_CORES_PER_LINE: Final = 32
 _CORES_FOR_TWO: Final = 6  # A node with this many cores can spare one for the engine and one for the event loop.
 
 
@@ -157,7 +158,9 @@ def picture(topology: Topology) -> str:
         ]
         package = sorted({topology.packages[cpu] for cpu in cpus})
         where = f"node {node} (package {','.join(map(str, package))})"
-        lines.append(f"  {where:<20} [{' '.join(cells)}]{''.join(f'  -- {device}' for device in devices)}")
+        rows = [" ".join(cells[first : first + _CORES_PER_LINE]) for first in range(0, len(cells), _CORES_PER_LINE)]
+        drawn = f"\n{'':<24}".join(rows)
+        lines.append(f"  {where:<20} [{drawn}]{''.join(f'  -- {device}' for device in devices)}")
     hot = format_cpus(topology.hot) or "none"
     beside = format_cpus(topology.siblings)
     lines.append(f"  H hot {hot} ({topology.chosen})")

@@ -29,9 +29,10 @@ class TreeKernel:
     def __init__(self, root: Path) -> None:
         self._inside = os.path.realpath(root)
         try:
-            self._rules: dict[str, Any] = json.loads((root / REFUSALS).read_text(encoding="utf-8"))
+            rules = json.loads((root / REFUSALS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            self._rules = {}
+            rules = {}
+        self._rules: dict[str, Any] = rules if isinstance(rules, dict) else {}
 
     def may(self, action: str, name: str) -> None:
         """Raise the OSError that the tree has for *action* ("read" or "write") on the file *name*."""
