@@ -1,7 +1,7 @@
 """What the CPU predicts beside a device, and in its place once it is lost.
 
     a healthy device   ticks of states with an online readout, which learn on the CPU
-    a lost one         all ticks, DEGRADED; a state that the device held is first rebuilt from its journal
+    a lost one         those as before; all others DEGRADED, their states first rebuilt from the journal
 
 A reservoir forgets: the last rebuild_ticks of a state's journal restore it. They are replayed a bounded part per source
 and pass, so that sources whose states are whole wait for nobody.
