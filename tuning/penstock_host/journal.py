@@ -10,7 +10,7 @@ One line of JSON per event, in /run/penstock-tune/journal-BOOT.jsonl, each fsync
     original of a knob   that of its first intent since it was last undone: kept once, never replaced
     outstanding          has an intent, and neither void nor undone after it
 
-A line that was cut short was never acted upon, so it is passed over.
+A line that was cut short was never acted upon, so it is passed over. Any other that makes no sense is counted, and told.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class Journal:
     entries: dict[tuple[str, ...], Entry] = field(default_factory=dict)
     refused: dict[tuple[str, ...], int | None] = field(default_factory=dict)
     count: int = 0
+    damaged: int = 0  # Lines that were written whole, and make no sense now.
     descriptor: int = -1
 
     def outstanding(self, knob: Knob) -> Entry | None:
@@ -127,6 +128,13 @@ class Journal:
         self._append({"event": "undone", "number": entry.number, "knob": list(entry.knob.words)})
         del self.entries[entry.knob.words]
 
+    @property
+    def fault(self) -> str:
+        """What the operator should know of damaged lines; empty where there are none."""
+        if not self.damaged:
+            return ""
+        return f"{self.name}: {self.damaged} lines make no sense: what they tell of can't be put back; look at them"
+
     def _append(self, event: dict[str, Any]) -> None:
         assert self.descriptor >= 0, "the journal was opened to look"
         self.host.step("before journal")
@@ -161,10 +169,10 @@ def read_journal(host: Host) -> Journal:
         return journal
     for line in text.split("\n"):
         try:
-            event = json.loads(line)
-            _replay(journal, event)
-        except (ValueError, KeyError, TypeError):
-            continue
+            _replay(journal, json.loads(line))
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, UnreadableError):
+            cut = not line or (line.startswith("{") and not line.endswith("}"))
+            journal.damaged += not cut
     return journal
 
 
@@ -233,7 +241,10 @@ def _boot(host: Host) -> str:
 
 def _replay(journal: Journal, event: dict[str, Any]) -> None:
     words = tuple(event["knob"])
-    number = int(event["number"])
+    number = event["number"]
+    texts = [*words, *(event[key] for key in ("item", "original", "writing", "took") if key in event)]
+    if not isinstance(number, int) or not all(isinstance(text, str) for text in texts):
+        raise TypeError("an event must have a number and texts")
     journal.count = max(journal.count, number)
     if event["event"] == "intent":
         before = journal.entries.get(words)

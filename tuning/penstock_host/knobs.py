@@ -100,6 +100,11 @@ class FileKnob(Knob):
     name: str
     form: str = "text"
 
+    def __post_init__(self) -> None:
+        """Refuse a form that is not known."""
+        if self.form not in _FORMS:
+            raise TypeError(f"a file's form must be one of {', '.join(_FORMS)}, was {self.form}")
+
     @property
     def label(self) -> str:
         """The file's name."""

@@ -11,6 +11,7 @@ from penstock_host import output
 from penstock_host.apply import apply
 from penstock_host.check import all_as_wanted, check
 from penstock_host.explain import explain
+from penstock_host.faults import HostError
 from penstock_host.items import AS_WANTED
 from penstock_host.journal import Lock, open_journal, read_journal
 from penstock_host.plan import plan, script
@@ -71,6 +72,8 @@ def apply_verb(host: Host, *, as_json: bool, force: bool) -> int:
     """Make it so."""
     host.topology  # noqa: B018 (refuses hot cores that can't be set aside, before anything is touched)
     with Lock(host), open_journal(host) as journal:
+        if journal.damaged and not force:
+            raise HostError(f"{journal.fault}, or --force goes on without them")
         applied = apply(host, journal, force=force)
     if as_json:
         output.say_json(
@@ -101,6 +104,7 @@ def revert_verb(host: Host, *, as_json: bool, force: bool) -> int:
     with Lock(host), open_journal(host) as journal:
         reverted = revert(host, journal, force=force)
         left = len(journal.entries)
+    status = 2 if journal.damaged and reverted.exit_status < 2 else reverted.exit_status
     if as_json:
         output.say_json(
             {
@@ -108,13 +112,17 @@ def revert_verb(host: Host, *, as_json: bool, force: bool) -> int:
                 "deeds": [output.deed_json(deed) for deed in reverted.deeds],
                 "outstanding": left,
                 "journal": journal.name,
-                "exit_status": reverted.exit_status,
+                "fault": journal.fault,
+                "exit_status": status,
             }
         )
     else:
         output.say_deeds(reverted.deeds)
-        output.say(f"{left} left to put back" if left else "all is as it was before penstock-tune")
-    return reverted.exit_status
+        done = "the rest is" if journal.damaged else "all is"
+        output.say(f"{left} left to put back" if left else f"{done} as it was before penstock-tune")
+        if journal.damaged:
+            output.complain(f"penstock-tune: {journal.fault}")
+    return status
 
 
 def explain_verb(host: Host, item_id: str, *, as_json: bool) -> int:
