@@ -156,10 +156,11 @@ def test_flags_go_before_the_profile(tmp_path: Path) -> None:
 
 def test_each_knob_is_found_again_by_its_words() -> None:
     for kind in KINDS.values():
-        knob = kind.of(*(f"field-{field.name}" for field in dataclasses.fields(kind)))
+        knob = kind.of(*("mask" if field.name == "form" else f"a {field.name}" for field in dataclasses.fields(kind)))
         assert knob_of(knob.words) == knob
-    with pytest.raises(UnreadableError, match="not known"):
-        knob_of(("teleport", "x"))
+    for words in (("teleport", "x"), ("file", "/x", "a form of tomorrow"), ("file",), ()):
+        with pytest.raises(UnreadableError, match="not known"):
+            knob_of(words)
 
 
 def test_cards_programs_and_units_are_set_by_their_own_commands_and_set_back(tmp_path: Path) -> None:
