@@ -215,6 +215,15 @@ def test_predictions_per_joule_are_those_between_two_readings():
     assert gauges.closed
 
 
+def test_joules_that_stand_still_or_begin_anew_tell_nothing():
+    gauges = ScriptedGauges(*(DeviceReading(energy_joules=joules) for joules in (10.0, 10.0, 4.0)))
+    watch = DeviceWatch(lambda: gauges, lambda: 7 * gauges.reads, 0.001)
+    until(lambda: gauges.reads > 5)
+    watch.close()
+    assert watch.predictions_per_joule is None
+    assert watch.failures == 0
+
+
 def test_failure_is_said_once_and_the_end_of_it_too():
     reading = DeviceReading(temperature_celsius=50.0)
     gauges = ScriptedGauges(reading, GaugeError("lost"), GaugeError("lost"), GaugeError("lost"), reading)
