@@ -119,3 +119,17 @@ def test_absurd_choices_are_refused_or_need_a_decision(tmp_path: Path) -> None:
         with pytest.raises(ProfileError, match=f"{key}: must be a whole number, 0 or more"):
             load_profile(None, {key: -1}, ())
     assert load_profile(None, {"hugepages_node": -1}, ()).hugepages_node == -1
+
+
+@pytest.mark.parametrize(
+    ("command", "often"),
+    [
+        ("nvidia-smi -l 60", False), ("nvidia-smi --loop=9", True), ("nvidia-smi -lms 500", True), ("nvidia-smi -l", True),
+        ("nvidia-smi dmon", True), ("nvidia-smi dmon -d 30", False), ("nvidia-smi -L", False), ("nvidia-smi -q -d CLOCK", False),
+        ("watch nvidia-smi", True), ("watch -n 30 nvidia-smi", False), ("watch -n.5 nvidia-smi", True), ("watch -n 1.2.3 nvidia-smi", True),
+    ],
+)  # fmt: skip
+def test_who_watches_the_gpu_seldom_is_left_alone(tmp_path: Path, command: str, often: bool) -> None:
+    tree = bare_metal(tmp_path)
+    tree.process(800, *command.split(), allowed="0")
+    assert (found(tree, "G8").status is Status.DRIFT) is often

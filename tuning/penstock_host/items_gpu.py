@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -140,15 +142,36 @@ def _partitions(host: Host) -> Iterable[Setting]:
         yield judge(f"{gpu} MIG", found.lower() == wanted, wanted, found, "never changed here: it resets the GPU")
 
 
+def _loop_ms(words: list[str]) -> float:
+    """Return how often an nvidia-smi with these words looks at the GPU; infinity for once."""
+    flags = {"-l": 1000, "--loop": 1000, "-lms": 1, "--loop-ms": 1, "-d": 1000}
+    watches = {"dmon", "pmon"} & set(words)
+    often = 1000.0 if watches else math.inf
+    for word, after in itertools.pairwise([*words, ""]):
+        flag, _, value = word.partition("=")
+        if flag in flags and (watches or flag != "-d"):
+            # Without a number it is 5 s; a word that is none tells nothing, so the worst is taken.
+            often = float(value or after) * flags[flag] if (value or after).isdigit() else 1000.0
+    return often
+
+
+def _watch_ms(words: list[str]) -> float:
+    """Return how often a ``watch`` with these words runs its command."""
+    given = re.search(r"(?:^| )(?:-n ?|--interval[ =])([0-9.]+)", " ".join(words))
+    try:
+        return float(given[1]) * 1000 if given else 2000.0
+    except ValueError:
+        return 0.0
+
+
 def _pollers(host: Host) -> Iterable[Setting]:
     gpu_of(host)
     found = []
     for process, words in host.processes():
         name = words[0].rsplit("/", 1)[-1] if words else ""
         rest = words[1:]
-        loops = any(word.startswith(("-l", "--loop")) and not word.startswith("-lg") for word in rest)
-        if (name == "nvidia-smi" and (loops or {"dmon", "pmon"} & set(rest))) or (
-            name == "watch" and "nvidia-smi" in " ".join(rest)
+        if (name == "nvidia-smi" and _loop_ms(rest) < POLL_MS_MIN) or (
+            name == "watch" and "nvidia-smi" in " ".join(rest) and _watch_ms(rest) < POLL_MS_MIN
         ):
             found.append(f"{' '.join(words)} (process {process})")
         elif name.startswith("dcgm-exporter"):

@@ -28,6 +28,7 @@ class TreeKernel:
 
     def __init__(self, root: Path) -> None:
         self._inside = os.path.realpath(root)
+        self._folders: set[Path] = set()  # Known to be inside.
         try:
             rules = json.loads((root / REFUSALS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -43,6 +44,13 @@ class TreeKernel:
 
     def keep_inside(self, path: Path, name: str) -> None:
         """Raise the OSError of a file that is not there, if a link on the way to *path* leads out of the tree."""
+        if path.parent in self._folders and not path.is_symlink():
+            return
+        self._inside_or_raise(path.parent, name)
+        self._folders.add(path.parent)
+        self._inside_or_raise(path, name)
+
+    def _inside_or_raise(self, path: Path, name: str) -> None:
         real = os.path.realpath(path)
         if real != self._inside and not real.startswith(f"{self._inside}/"):
             raise FileNotFoundError(errno.ENOENT, "a link leads out of the tree", name)
