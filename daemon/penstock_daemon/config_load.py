@@ -24,6 +24,7 @@ ENVIRONMENT_PREFIX: Final = "PENSTOCK_"
 _INTEGER = re.compile(r"[+-]?[0-9](_?[0-9]){0,39}")
 _FLOAT = re.compile(r"[+-]?[0-9](_?[0-9])*(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _SHOWN_CHARACTERS_MAX: Final = 80
+_PATH_CHARACTERS_MAX: Final = 4096  # No path that can be opened is longer.
 _INTEGER_BITS_MAX: Final = 128  # No key comes near; past it a value is only described, never printed.
 
 
@@ -93,18 +94,18 @@ def _from_file(path: Path, known: Mapping[str, Key], faults: list[str]) -> dict[
             content = file.read(FILE_BYTES_MAX + 1)
     except (OSError, ValueError) as refusal:  # ValueError: a zero byte in the path.
         reason = refusal.strerror if isinstance(refusal, OSError) and refusal.strerror else str(refusal)
-        faults.append(f"{shown(str(path))}: must be a readable configuration file: {reason}")
+        faults.append(f"{_shown_file(path)}: must be a readable configuration file: {reason}")
         return {}
     if len(content) > FILE_BYTES_MAX:
-        faults.append(f"{shown(str(path))}: must be a configuration file of at most {FILE_BYTES_MAX:_} bytes")
+        faults.append(f"{_shown_file(path)}: must be a configuration file of at most {FILE_BYTES_MAX:_} bytes")
         return {}
     try:
         document = tomllib.loads(content.decode("utf-8"))
     except RecursionError:
-        faults.append(f"{shown(str(path))}: must be TOML without such deep nesting")
+        faults.append(f"{_shown_file(path)}: must be TOML without such deep nesting")
         return {}
     except ValueError as refusal:  # TOMLDecodeError and UnicodeDecodeError among them.
-        faults.append(f"{shown(str(path))}: must be TOML in UTF-8: {refusal}")
+        faults.append(f"{_shown_file(path)}: must be TOML in UTF-8: {refusal}")
         return {}
     source = f" (in {path})"
     given: dict[str, _Given] = {}
@@ -264,6 +265,11 @@ def _shown_given(key: Key, given: _Given) -> str:
     value = given.value
     plain = given.is_text and isinstance(value, str) and value.isascii() and value.isprintable() and value.strip()
     return str(value) if plain and key.kind is not str and len(str(value)) < 40 else shown(value)
+
+
+def _shown_file(path: Path) -> str:
+    """Return a file's name for a sentence: quoted and printable, whole, as its end is what tells it from others."""
+    return repr(str(path)[-_PATH_CHARACTERS_MAX:])
 
 
 def shown(value: object) -> str:
