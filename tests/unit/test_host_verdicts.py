@@ -133,3 +133,20 @@ def test_who_watches_the_gpu_seldom_is_left_alone(tmp_path: Path, command: str, 
     tree = bare_metal(tmp_path)
     tree.process(800, *command.split(), allowed="0")
     assert (found(tree, "G8").status is Status.DRIFT) is often
+
+
+@pytest.mark.parametrize("item", ["N5", "G8"])
+def test_nobody_is_said_to_be_there_only_where_all_can_be_seen(tmp_path: Path, item: str) -> None:
+    tree = bare_metal(tmp_path)
+    tree.process(900, "/usr/bin/x", allowed="0")
+    assert found(tree, item).status is Status.OK
+    tree.refuse(read={"/proc/1/*": "EPERM"})
+    hidden = found(tree, item)
+    assert hidden.status is Status.UNREADABLE
+    assert "/proc hides other users' processes" in hidden.settings[0].mend
+
+
+def test_last_cpu_may_be_called_n_on_the_command_line(tmp_path: Path) -> None:
+    tree = bare_metal(tmp_path)
+    tree.write("/proc/cmdline", "ro rcu_nocbs=1-N\n")
+    assert (found(tree, "C3").status, found(tree, "C3").settings[0].found) == (Status.OK, "1-15")

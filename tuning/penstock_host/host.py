@@ -247,6 +247,17 @@ class Host:
                 words = self.read_or(f"{name}/cmdline").split("\0")
                 yield int(digits), [word for word in words if word]
 
+    def see_processes(self) -> None:
+        """Make sure that others' processes are seen: a verdict that there is none of a kind rests on it.
+
+        Raises:
+            UnreadableError: /proc is absent or hides them (mounted with hidepid).
+        """
+        try:
+            self.read("/proc/1/cmdline")
+        except (AbsentError, UnreadableError) as fault:
+            raise UnreadableError("/proc hides other users' processes (hidepid, or ProtectProc of a unit)") from fault
+
     def daemons(self) -> list[int]:
         """Return the processes that are a penstockd, by its command or by the lock beside its socket."""
         found = set()

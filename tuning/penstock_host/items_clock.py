@@ -93,6 +93,7 @@ def _sets_system_clock(words: list[str]) -> bool:
 
 
 def _one_writer(host: Host) -> Iterable[Setting]:
+    host.see_processes()
     writers = {process: _program(words) for process, words in host.processes() if _sets_system_clock(words)}
     # chronyd and ntpd keep a helper beside them that has the same name.
     found = [

@@ -5,6 +5,7 @@ Wanted values follow from the topology alone: hot cores get no timer, no thread 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -91,7 +92,8 @@ def _rcu(host: Host) -> Iterable[Setting]:
     given = booted(host)
     if not given:
         raise AbsentError("/proc/cmdline is absent")
-    listed = given.get("rcu_nocbs", "")
+    # The kernel takes N for the last CPU.
+    listed = re.sub(r"-N\b", f"-{max(host.topology.online)}", given.get("rcu_nocbs", ""))
     offloaded = host.topology.online if listed == "all" or ("rcu_nocbs" in given and not listed) else parse_cpus(listed)
     offloaded |= parse_cpus(host.read_or(f"{CPU}/nohz_full"))
     yield boot_setting(

@@ -166,6 +166,7 @@ def _watch_ms(words: list[str]) -> float:
 
 def _pollers(host: Host) -> Iterable[Setting]:
     gpu_of(host)
+    host.see_processes()
     found = []
     for process, words in host.processes():
         name = words[0].rsplit("/", 1)[-1] if words else ""
