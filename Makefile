@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PROTOC_PIP := .tools/protoc/bin/python -m pip --disable-pip-version-check
 PYTEST_ARGS ?=
+# Two share what is compiled once; more of them compile it again side by side. 0 for one that can be debugged.
+TEST_PROCESSES ?= 2
 BENCH_ARGS ?= all
 
 help:  ## List the targets.
@@ -21,7 +23,7 @@ run: $(VENV)/installed-run  ## Show the main job: simulate a market (or take TIC
 	@$(BIN)/python -m penstock_tuning.showcase $(if $(TICKS),--ticks "$(TICKS)") $(RUN_ARGS)
 
 test: lint  ## Lint, then run every test (PYTEST_ARGS="-k rings" limits them).
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-dev  ## Check style, format, types and the arrows between the rooms.
 	@failed=''; \
