@@ -135,7 +135,7 @@ def test_who_watches_the_gpu_seldom_is_left_alone(tmp_path: Path, command: str, 
     assert (found(tree, "G8").status is Status.DRIFT) is often
 
 
-@pytest.mark.parametrize("item", ["N5", "G8"])
+@pytest.mark.parametrize("item", ["C10", "N5", "G8"])
 def test_nobody_is_said_to_be_there_only_where_all_can_be_seen(tmp_path: Path, item: str) -> None:
     tree = bare_metal(tmp_path)
     tree.process(900, "/usr/bin/x", allowed="0")

@@ -96,9 +96,8 @@ def _foreign(host: Host) -> Iterable[Setting]:
     seen = everybody = False
     foreign = []
     for process, _ in host.processes():
-        everybody = everybody or process == 1
         for thread in threads_of(host, process):
-            seen = True
+            seen, everybody = True, everybody or process == 1
             belongs = thread.of_kernel and (thread.name.startswith(_OF_THE_CPU) or len(thread.allowed) == 1)
             if process not in ours and not belongs and thread.last_cpu in hot and thread.allowed & hot:
                 foreign.append(thread)
