@@ -34,6 +34,7 @@ from penstock_daemon.device.backend import DeviceError
 from penstock_daemon.device.care import DeviceCare
 from penstock_daemon.device.select import Choice, make_engine
 from penstock_daemon.engine import Engine
+from penstock_daemon.engine_watch import EngineWatch
 from penstock_daemon.host_care import HostCare
 from penstock_daemon.loop_link import LoopLink
 from penstock_daemon.metrics import MetricsSnapshot
@@ -282,6 +283,7 @@ class Daemon:
         watchdog_s = self._notifier.watchdog_interval_s
         watched_s = 0.0
         kept_ns = time.monotonic_ns()
+        watch, turned = EngineWatch(self.engine.buffers.words), True
         while True:
             await asyncio.sleep(_KEEP_S)
             if not self.engine.alive:
@@ -294,9 +296,23 @@ class Daemon:
             late_ns = max(now_ns - kept_ns - _LATE_KEEP_NS, 0)
             kept_ns = now_ns
             self.predictions.keep(now_ns, late_ns)
-            if watchdog_s is not None and time.monotonic() - watched_s >= watchdog_s:
+            turns = watch.turns()
+            if turns != turned:
+                turned = turns
+                await self._tell_of_stall(stalled=not turns)
+            if turns and watchdog_s is not None and time.monotonic() - watched_s >= watchdog_s:
                 watched_s = time.monotonic()
                 self._notifier.watchdog()
+
+    async def _tell_of_stall(self, *, stalled: bool) -> None:
+        """Say that the engine stands still, or turns again; meanwhile health says NOT_SERVING and no watchdog is fed."""
+        if stalled:
+            _log.error(
+                "engine_stalled", mend="a supervisor with a watchdog starts the daemon again; else do it yourself"
+            )
+        else:
+            _log.warning("engine_turns_again", detail="it stood still for seconds; ticks of that time are late")
+        await admin_services.set_health(self._health, SERVICES, serving=not stalled)
 
     def _keeper_ended(self, keeper: asyncio.Task[None]) -> None:
         """Stop the daemon where the keeper failed: without it no silent client is noticed and no grace ends."""
