@@ -24,10 +24,10 @@ import structlog
 from penstock_daemon.config_fields import TuningConfig
 from penstock_daemon.derived import StartError
 from penstock_host.affinity import format_cpus
-from penstock_host.checklist import ITEM_IDS
+from penstock_host.checklist.catalogue import ITEM_IDS
+from penstock_host.checklist.items import Severity, Status
 from penstock_host.daemon_checks import COSTLY, PROCESS_ITEMS, Concern, Look, Looked, Question, concerns
 from penstock_host.faults import ProfileError, WriteRefusedError
-from penstock_host.items import Severity, Status
 from penstock_host.latency import DEVICE, no_sleep_states
 from penstock_host.profile import load_profile
 

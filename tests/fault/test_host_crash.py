@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from penstock_host.change.journal import Lock, read_journal
 from penstock_host.cli import main
 from penstock_host.host import Host
-from penstock_host.journal import Lock, read_journal
 from support.host_trees import bare_metal
 
 # Applies as the command does, and at the given step kills itself, as no handler and no finally can stop.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from penstock_host.apply import apply
+from penstock_host.change.apply import apply
 from penstock_host.host import Host
-from penstock_host.journal import Lock, open_journal
+from penstock_host.change.journal import Lock, open_journal
 left = int(sys.argv[2])
 def step(name):
     global left
@@ -88,7 +88,7 @@ def test_second_penstock_tune_waits_outside(
 ) -> None:
     tree = bare_metal(tmp_path)
     before = tree.snapshot()
-    script = "import sys\nfrom pathlib import Path\nfrom penstock_host.host import Host\nfrom penstock_host.journal import Lock\nwith Lock(Host(Path(sys.argv[1]))):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    script = "import sys\nfrom pathlib import Path\nfrom penstock_host.host import Host\nfrom penstock_host.change.journal import Lock\nwith Lock(Host(Path(sys.argv[1]))):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     with subprocess.Popen(
         [sys.executable, "-c", script, tmp_path],
         env=environment(repository_root),

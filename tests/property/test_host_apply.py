@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock_host.apply import Applied, Step, apply
-from penstock_host.checklist import ITEM_IDS
+from penstock_host.change.apply import Applied, Step, apply
+from penstock_host.change.journal import Lock, open_journal
+from penstock_host.change.revert import Reverted, revert
+from penstock_host.checklist.catalogue import ITEM_IDS
 from penstock_host.host import Host
-from penstock_host.journal import Lock, open_journal
 from penstock_host.profile import Profile
-from penstock_host.revert import Reverted, revert
 from support.host_tools import Tools
 from support.host_trees import TREES, Tree
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock_host import measure_compare
-from penstock_host.measure_compare import compare
-from penstock_host.measure_drawing import draw_comparison
-from penstock_host.measure_result import MeasurementError, load, rendered
-from penstock_host.measure_words import comparison_text, measurement_text
-from penstock_host.report import Report
-from penstock_host.report import rendered as page_of
+from penstock_host.measure import compare as measure_compare
+from penstock_host.measure.compare import compare
+from penstock_host.measure.drawing import draw_comparison
+from penstock_host.measure.result import MeasurementError, load, rendered
+from penstock_host.measure.words import comparison_text, measurement_text
+from penstock_host.report.page import Report
+from penstock_host.report.page import rendered as page_of
 from support.measured import jitter
 
 PLAIN = jitter("before", cpus=(2,), slices=20)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from penstock_host import nvidia
+from penstock_host.checklist import nvidia
 from penstock_host.faults import AbsentError
 from penstock_host.runner import Outcome, recorded_name
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from penstock_host.measure_histogram import counted, merged
-from penstock_host.measure_jitter import cpu_name
-from penstock_host.measure_result import JUDGED_US, Measurement, Series, Slice
+from penstock_host.measure.histogram import counted, merged
+from penstock_host.measure.jitter import cpu_name
+from penstock_host.measure.result import JUDGED_US, Measurement, Series, Slice
 
 SETTINGS = {"slice_ms": 500.0, "threshold_us": 1.0}
 

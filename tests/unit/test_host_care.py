@@ -16,9 +16,11 @@ from penstock_daemon import host_care
 from penstock_daemon.config_fields import TuningConfig
 from penstock_daemon.derived import StartError
 from penstock_daemon.host_care import HostCare
-from penstock_host.apply import apply
+from penstock_host.change.apply import apply
+from penstock_host.change.journal import Lock, open_journal
 from penstock_host.check import check
-from penstock_host.checklist import BY_ID
+from penstock_host.checklist.catalogue import BY_ID
+from penstock_host.checklist.items import Severity, Status
 from penstock_host.daemon_checks import (
     GPU_ITEMS,
     HOST_ITEMS,
@@ -31,8 +33,6 @@ from penstock_host.daemon_checks import (
     TooLateError,
 )
 from penstock_host.host import Host
-from penstock_host.items import Severity, Status
-from penstock_host.journal import Lock, open_journal
 from penstock_host.profile import Profile
 from penstock_host.runner import Outcome
 from support.host_tools import GPU, Tools

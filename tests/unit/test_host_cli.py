@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock_host.checklist import BY_ID
+from penstock_host.checklist.catalogue import BY_ID
 from penstock_host.cli import main
 from support.host_runs import items_of, run_json
 from support.host_trees import bare_metal

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from penstock_host.change.journal import read_journal
 from penstock_host.cli import main
 from penstock_host.host import Host
-from penstock_host.journal import read_journal
 from support.host_runs import run_json
 from support.host_trees import Tree, bare_metal
 

@@ -12,15 +12,15 @@ import shutil
 import pytest
 
 from penstock_host.affinity import threads
-from penstock_host.apply import Step, apply
+from penstock_host.change.apply import Step, apply
+from penstock_host.change.journal import STATE, Lock, open_journal, read_journal
+from penstock_host.change.revert import revert
+from penstock_host.checklist.items import Status
+from penstock_host.checklist.process import threads_of
 from penstock_host.faults import AbsentError, UnreadableError
 from penstock_host.host import Host
-from penstock_host.items import Status
-from penstock_host.items_process import threads_of
-from penstock_host.journal import STATE, Lock, open_journal, read_journal
 from penstock_host.latency import holders, latency_limit_us, no_sleep_states
 from penstock_host.profile import Profile
-from penstock_host.revert import revert
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("PENSTOCK_TUNE_MACHINE") != "1",

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from penstock_host.apply import Step, apply
+from penstock_host.change.apply import Step, apply
+from penstock_host.change.journal import Lock, open_journal
+from penstock_host.change.revert import revert
+from penstock_host.checklist.knobs_command import SwapKnob
 from penstock_host.cli import main
 from penstock_host.cpu_lists import format_cpus, parse_cpus
 from penstock_host.host import Host
-from penstock_host.journal import Lock, open_journal
-from penstock_host.knobs_command import SwapKnob
 from penstock_host.profile import Profile
-from penstock_host.revert import revert
 from support.host_tools import Tools
 from support.host_trees import Tree, bare_metal
 

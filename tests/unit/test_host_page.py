@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from penstock_daemon.config_load import load_config
-from penstock_host.checklist import ITEM_IDS
+from penstock_host.checklist.catalogue import ITEM_IDS
 from penstock_host.cli import build_parser
-from penstock_host.measure_tools import TOOLS
+from penstock_host.measure.tools import TOOLS
 from penstock_host.profile import load_profile
 
 

@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_host.apply import Applied, Step, apply
-from penstock_host.boot import parameters
+from penstock_host.change.apply import Applied, Step, apply
+from penstock_host.change.journal import Lock, open_journal, read_journal
+from penstock_host.change.revert import Reverted, revert
 from penstock_host.check import check
+from penstock_host.checklist.boot import parameters
+from penstock_host.checklist.items import Status
+from penstock_host.checklist.knobs import KINDS, FileKnob, knob_of
 from penstock_host.cpu_lists import format_cpus, format_mask, parse_cpus, parse_mask
 from penstock_host.faults import AbsentError, HostError, ProfileError, TopologyError, UnreadableError, WriteRefusedError
 from penstock_host.host import Host
-from penstock_host.items import Status
-from penstock_host.journal import Lock, open_journal, read_journal
-from penstock_host.knobs import KINDS, FileKnob, knob_of
 from penstock_host.latency import no_sleep_states
 from penstock_host.profile import Profile, load_profile
-from penstock_host.revert import Reverted, revert
 from penstock_host.runner import RealRunner, RecordedRunner
 from support.host_tools import GPU, Tools
 from support.host_trees import Tree, bare_metal, cloud_guest, laptop

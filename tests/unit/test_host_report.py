@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock_host.checklist import ITEMS
+from penstock_host.checklist.catalogue import ITEMS
 from penstock_host.host import Host
-from penstock_host.report import JournalRow, Report, compared, rendered
-from penstock_host.report_cli import gather
+from penstock_host.report.cli import gather
+from penstock_host.report.page import JournalRow, Report, compared, rendered
 from support.host_trees import bare_metal, cloud_guest, container, laptop
 from support.measured import jitter
 

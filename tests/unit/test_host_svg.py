@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock_host.measure_compare import compare
-from penstock_host.measure_drawing import (
+from penstock_host.measure.compare import compare
+from penstock_host.measure.drawing import (
     PANELS_MAX,
     Panel,
     draw_changes,
@@ -20,8 +20,8 @@ from penstock_host.measure_drawing import (
     panels_of,
     scales_of,
 )
-from penstock_host.measure_result import Series
-from penstock_host.svg import Drawing, escaped
+from penstock_host.measure.result import Series
+from penstock_host.measure.svg import Drawing, escaped
 from support.measured import jitter
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from penstock_host.change.journal import Lock
 from penstock_host.cli import main
 from penstock_host.faults import AbsentError, HostError
 from penstock_host.host import Host
-from penstock_host.journal import Lock
 from support.host_trees import Tree, bare_metal
 
 

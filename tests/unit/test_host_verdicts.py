@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from penstock_host.check import check
+from penstock_host.checklist.items import Finding, Status
 from penstock_host.faults import ProfileError
 from penstock_host.host import Host
-from penstock_host.items import Finding, Status
 from penstock_host.profile import Profile, load_profile
 from support.host_trees import Tree, bare_metal, cloud_guest
 

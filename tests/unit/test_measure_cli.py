@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from penstock_host import cli
-from penstock_host.measure_result import load, save
-from penstock_host.measure_tools import TOOLS
+from penstock_host.measure.result import load, save
+from penstock_host.measure.tools import TOOLS
 from support.measured import jitter
 
 CPU = min(os.sched_getaffinity(0))

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock_host import measure_bootstrap as bootstrap
-from penstock_host.measure_compare import ALL, Verdict, compare, mend_of, rendered
-from penstock_host.measure_result import MeasurementError, Slice, load, save
-from penstock_host.measure_runs import by_label
-from penstock_host.measure_words import comparison_text, measurement_text
+from penstock_host.measure import bootstrap
+from penstock_host.measure.compare import ALL, Verdict, compare, mend_of, rendered
+from penstock_host.measure.result import MeasurementError, Slice, load, save
+from penstock_host.measure.runs import by_label
+from penstock_host.measure.words import comparison_text, measurement_text
 from support.measured import SETTINGS, jitter
 
 

@@ -16,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.v1 import histogram as daemons
-from penstock_host import measure_histogram as ours
-from penstock_host import measure_jitter, measure_spin
-from penstock_host.measure_histogram import count_from, counted, quantile_ns
-from penstock_host.measure_progress import Progress
-from penstock_host.measure_result import MeasurementError
+from penstock_host.measure import histogram as ours
+from penstock_host.measure import jitter as measure_jitter
+from penstock_host.measure import spin as measure_spin
+from penstock_host.measure.histogram import count_from, counted, quantile_ns
+from penstock_host.measure.progress import Progress
+from penstock_host.measure.result import MeasurementError
 
 ALLOWED = frozenset(os.sched_getaffinity(0))
 CPU = min(ALLOWED)

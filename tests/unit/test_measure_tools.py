@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from penstock_host.measure_compare import compare
-from penstock_host.measure_histogram import quantile_ns
-from penstock_host.measure_path import client_command, measure_path, parse_latency
-from penstock_host.measure_result import MeasurementError, load, save
-from penstock_host.measure_tools import TOOLS, measure_with
+from penstock_host.measure.compare import compare
+from penstock_host.measure.histogram import quantile_ns
+from penstock_host.measure.path import client_command, measure_path, parse_latency
+from penstock_host.measure.result import MeasurementError, load, save
+from penstock_host.measure.tools import TOOLS, measure_with
 from penstock_host.runner import RealRunner, RecordedRunner
 
 OUTPUTS = Path(__file__).parents[1] / "support" / "tool_outputs"

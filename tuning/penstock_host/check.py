@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from penstock_host.checklist import ITEMS
+from penstock_host.change.journal import Journal
+from penstock_host.checklist.catalogue import ITEMS
+from penstock_host.checklist.irq import managed
+from penstock_host.checklist.items import AS_WANTED, Finding, Item, Setting, Severity, Status, seen_by
 from penstock_host.faults import AbsentError, UnreadableError
-from penstock_host.items import AS_WANTED, Finding, Item, Setting, Severity, Status, seen_by
-from penstock_host.items_irq import managed
-from penstock_host.journal import Journal
 from penstock_host.profile import Profile
 
 if TYPE_CHECKING:

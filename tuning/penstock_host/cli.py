@@ -15,12 +15,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from penstock_host import completion, measure_cli, report_cli, verbs
-from penstock_host.checklist import ITEM_IDS
+from penstock_host import completion, verbs
+from penstock_host.checklist.catalogue import ITEM_IDS
 from penstock_host.faults import HostError, UnsafeError
 from penstock_host.host import Host
+from penstock_host.measure import cli as measure_cli
 from penstock_host.output import complain, say, say_json
 from penstock_host.profile import SEVERITIES, load_profile
+from penstock_host.report import cli as report_cli
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 (argparse has no public name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from penstock_host.checklist import ITEM_IDS
+from penstock_host.checklist.catalogue import ITEM_IDS
 
 _SCRIPT = """\
 # Completion of penstock-tune for bash (zsh: after autoload -U bashcompinit && bashcompinit).

@@ -19,11 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from penstock_host.change.journal import read_journal
 from penstock_host.check import examine, selected
+from penstock_host.checklist.items import Finding, Item, Severity, Status
 from penstock_host.faults import AbsentError, HostError
 from penstock_host.host import Host
-from penstock_host.items import Finding, Item, Severity, Status
-from penstock_host.journal import read_journal
 from penstock_host.output import alike_settings
 from penstock_host.profile import Profile
 from penstock_host.runner import TIMEOUT_S, Outcome, Runner

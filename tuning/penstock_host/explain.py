@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from penstock_host.change.journal import read_journal
 from penstock_host.check import examine
-from penstock_host.checklist import BY_ID, ITEM_IDS
+from penstock_host.checklist.catalogue import BY_ID, ITEM_IDS
 from penstock_host.cpu_lists import format_cpus
 from penstock_host.faults import ProfileError
-from penstock_host.journal import read_journal
 
 if TYPE_CHECKING:
     from penstock_host.host import Host

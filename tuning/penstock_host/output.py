@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
-from penstock_host.apply import Deed
+from penstock_host.change.apply import Deed
+from penstock_host.checklist.items import Finding, Setting, Status
 from penstock_host.cpu_lists import format_cpus
-from penstock_host.items import Finding, Setting, Status
 from penstock_host.printable import one_line, printable, whole
 from penstock_host.topology import picture
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock_host import output
-from penstock_host.apply import apply
+from penstock_host.change.apply import apply
+from penstock_host.change.journal import Lock, open_journal, read_journal
+from penstock_host.change.plan import plan, script
+from penstock_host.change.revert import revert
 from penstock_host.check import all_as_wanted, check
+from penstock_host.checklist.items import AS_WANTED
 from penstock_host.explain import explain
 from penstock_host.faults import HostError
-from penstock_host.items import AS_WANTED
-from penstock_host.journal import Lock, open_journal, read_journal
-from penstock_host.plan import plan, script
-from penstock_host.revert import revert
 from penstock_host.topology import picture
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""How a host is changed and put back: the plan, the journal, apply and revert."""
