@@ -230,11 +230,25 @@ class Engine:
                     raise DeviceError(_OTHER_BITS)
         except TimeoutError as error:
             raise EngineError(str(error)) from error
-        self.buffers.histograms[:] = 0
-        self.buffers.totals[:] = 0
+        self._forget_warm_up()
         if self.device is not None:
             self.device.seal()
         return slowest_ns
+
+    def warm_up_on_cpu(self, model_slot: int, ticks: int = WARM_UP_TICKS) -> int:
+        """Leave a device that failed in its warm-up, and warm up as above without it: all predictions are DEGRADED."""
+        assert self.device is not None, "there is a device to leave"
+        self.device.give_up()
+        try:
+            slowest_ns, _ = send_warm_up(self, model_slot, ticks)
+        except TimeoutError as error:
+            raise EngineError(str(error)) from error
+        self._forget_warm_up()
+        return slowest_ns
+
+    def _forget_warm_up(self) -> None:
+        self.buffers.histograms[:] = 0
+        self.buffers.totals[:] = 0
 
     def stop(self) -> None:
         """Stop the thread and wait for it; a device whose launch hangs for longer is given up.

@@ -237,7 +237,10 @@ class Daemon:
         try:
             return self._warm_up_engine()
         except DeviceError as error:
-            raise StartError(f"engine.device: {error}") from error
+            if self.config.engine.device != "auto" or not self.engine.alive:
+                raise StartError(f"engine.device: {error}") from error
+            _log.warning("device_refused", detail=str(error), mend="the CPU predicts; see device_lost")
+            return self.engine.warm_up_on_cpu(self.models.active.slot)
 
     def _warm_up_engine(self) -> int:
         self.models.load_first(self.config.models.active)  # First: a bad file is to be told before all the work.

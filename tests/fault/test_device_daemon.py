@@ -83,6 +83,38 @@ def test_gpu_serves_the_cpu_s_bits_and_its_loss_costs_no_tick(daemon, folder):
     assert lost["level"] == "warning"
 
 
+@pytest.mark.parametrize("wanted", ["auto", "cuda"])
+def test_gpu_that_dies_while_it_warms_up_is_the_cpus_turn_or_ends_the_start_where_it_was_named(
+    tmp_path, repository_root, wanted
+):
+    environment = {"PYTHONPATH": str(repository_root / "tests"), "HOST_GPU_DIES_AFTER": "60"}
+    arguments = (*small(tmp_path, f"engine.device={wanted}", "engine.device_batch_max=4"),)
+    daemon = launch_daemon(tmp_path, *arguments, module="support.host_gpus", environment=environment)
+    if wanted == "cuda":
+        assert daemon.process.wait(150) == 2
+        assert "penstockd: engine.device: the device failed while it warmed up" in daemon.output()
+        return
+    try:
+        deadline_s = time.monotonic() + 150
+        while not daemon.events("device_lost"):
+            assert time.monotonic() < deadline_s
+            assert daemon.process.poll() is None
+            time.sleep(0.02)
+        (refused,) = daemon.events("device_refused")
+        assert "while it warmed up" in refused["detail"]
+        packed = pack(load_model(tmp_path / "random-1.safetensors").model)
+        with RawStream(daemon.events("serving")[0]["address"]) as stream:
+            stream.hello()
+            stream.ticks(TICKS)
+            answers = stream.predictions(len(TICKS))
+        horizons = 3
+        assert np.array_equal(answers["forecasts"][:, :horizons], driven(packed, TICKS)[0][:, :horizons])
+        assert np.all(answers["flags"] & PredictionFlag.DEGRADED)
+    finally:
+        daemon.process.terminate()
+        daemon.process.wait(20)
+
+
 def test_gpu_that_is_not_there_is_refused_at_the_start_in_one_sentence(tmp_path):
     daemon = launch_daemon(tmp_path, *small(tmp_path, "engine.device=cuda:99"))
     assert daemon.process.wait(20) == 2

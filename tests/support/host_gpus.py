@@ -1,10 +1,12 @@
 """A daemon whose GPUs are of this host: the kernels run by the shim, behind everything that chooses and serves a GPU.
 
 python -m support.host_gpus --set ...      penstockd with one such GPU; SIGUSR1 loses it
+HOST_GPU_DIES_AFTER=60                     it dies at its 61st launch
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from dataclasses import replace
@@ -32,6 +34,8 @@ class HostGpus:
             raise DeviceError(self.refusals[index])
         device = HostDevice()
         device.facts = replace(device.facts, index=index)
+        if "HOST_GPU_DIES_AFTER" in os.environ:
+            device.die(after=int(os.environ["HOST_GPU_DIES_AFTER"]))
         self.opened.append(device)
         return device
 

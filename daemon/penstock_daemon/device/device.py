@@ -237,13 +237,13 @@ class Device:
         Raises:
             DeviceError: the device failed during the warm-up.
         """
-        if self.fault != DeviceFault.NONE:
-            raise DeviceError(f"the device failed while it warmed up: {self.fault_text}; set engine.device to cpu")
         self.buffers.settings[memory.TIMEOUT_NS] = self.settings.timeout_ns
         counters = self.backend.counters
         self._at_seal = DeviceCounters(counters.eager_launches, counters.allocations)
         self.buffers.words[memory.LAUNCHES] = 0
         self.buffers.words[memory.ITEMS] = 0
+        if self.fault != DeviceFault.NONE:
+            raise DeviceError(f"the device failed while it warmed up: {self.fault_text}; set engine.device to cpu")
 
     @property
     def counters(self) -> DeviceCounters:
