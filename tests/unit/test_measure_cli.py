@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,20 @@ def test_compare_takes_the_two_latest_draws_them_and_says_worse_by_its_exit_code
     (drawing,) = results.glob("*.svg")
     assert f"drawn: {drawing}" in text
     assert drawing.read_text().startswith("<svg")
+
+
+def test_all_runs_of_the_two_latest_labels_are_compared_and_older_ones_left_out(results, capsys) -> None:
+    taken = iter(
+        f"2026-11-{day:02}T{hour:02}:00:00+00:00"
+        for day, hour in [(1, 9), (19, 9), (20, 9), (20, 10), (20, 11), (20, 12)]
+    )
+    for seed, label in enumerate(("older", "before", "before", "after", "before", "after")):
+        save(replace(jitter(label, scale=1.0 if label != "after" else 0.2, seed=seed), taken=next(taken)), results)
+    assert cli.main(["measure", "compare", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [Path(path).stem.rpartition("-")[2] for path in found["files"]] == ["before", "after", "before", "after"]
+    (comparison,) = found["comparisons"]
+    assert (comparison["before"], comparison["after"], comparison["verdict"]) == ("before", "after", "better")
 
 
 def test_compare_names_files_and_answers_as_json(tmp_path, capsys) -> None:

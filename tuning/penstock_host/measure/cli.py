@@ -24,7 +24,7 @@ from penstock_host.measure.jitter import THRESHOLD_US, measure_jitter
 from penstock_host.measure.path import measure_path
 from penstock_host.measure.progress import Progress
 from penstock_host.measure.result import Measurement, MeasurementError, load, rendered, results_folder, save
-from penstock_host.measure.runs import by_label
+from penstock_host.measure.runs import by_label, latest_sides
 from penstock_host.measure.tools import TOOLS, Tool, measure_with
 from penstock_host.measure.words import comparison_text, measurement_text
 from penstock_host.output import complain, say, say_json
@@ -39,7 +39,7 @@ examples:
   penstock-tune measure jitter --hot --seconds 600 --label before
   sudo penstock-tune apply
   penstock-tune measure jitter --hot --seconds 600 --label after
-  penstock-tune measure compare            the two latest, and a drawing of them
+  penstock-tune measure compare            the two latest labels, and a drawing of them
   penstock-tune measure path --seconds 60  the running daemon's own stages
 
 exit status: 0 done, 1 a comparison found something worse, 2 an error, 3 refused as unsafe
@@ -85,7 +85,11 @@ def register(subparsers: Subparsers) -> None:
         "compare", "whether tuning helped: the first against each of the others, files of one label taken together"
     )
     comparing.add_argument(
-        "files", nargs="*", type=Path, metavar="FILE", help="what `measure` saved (default: the two latest)"
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="what `measure` saved (default: all of the two latest labels, or the two latest)",
     )
     comparing.add_argument("--svg", type=Path, metavar="FILE", help="the drawing (default: beside the last file)")
     comparing.add_argument("--no-svg", action="store_true", help="draw nothing")
@@ -102,19 +106,20 @@ def measurements_of(folder: Path) -> list[tuple[Path, Measurement]]:
     return sorted(found, key=lambda one: (one[1].taken, one[0].stat().st_mtime_ns))
 
 
-def latest(folder: Path, number: int) -> list[Path]:
-    """Return the *number* latest measurements in *folder* of the kind that was measured last, oldest first.
+def latest(folder: Path) -> list[Path]:
+    """Return the two sides in *folder* that were measured last (see latest_sides), oldest first.
 
     Raises:
-        MeasurementError: there are not so many.
+        MeasurementError: there are not two.
     """
     found = measurements_of(folder)
-    alike = [path for path, one in found if one.kind == found[-1][1].kind][-number:]
-    if len(alike) < number:
+    chosen = latest_sides([one for _, one in found]) if found else []
+    if len(chosen) < 2:
         raise MeasurementError(
-            f"want {number} measurements of one kind in {folder}, was {len(alike)}; measure before and after, or name files"
+            f"want 2 measurements of one kind and settings in {folder}, was {len(chosen)}; measure before and after, or name "
+            "files"
         )
-    return alike
+    return [found[place][0] for place in chosen]
 
 
 def check_safe(host: Host, name: str, cpus: frozenset[int], *, stops: bool, fills: bool, force: bool) -> None:
@@ -184,7 +189,7 @@ def _run_path(host: Host, options: argparse.Namespace) -> int:
 
 
 def _run_compare(options: argparse.Namespace) -> int:
-    files = options.files or latest(options.out or results_folder(), 2)
+    files = options.files or latest(options.out or results_folder())
     if len(files) < 2:
         raise MeasurementError(f"compare: want two files or more, was {len(files)}; name before and after")
     first, *others = by_label([load(path) for path in files])

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
+from typing import Final
 
 from penstock_host.measure.histogram import merged
 from penstock_host.measure.result import Measurement, MeasurementError, Series, Slice, title_of
+
+_DAY_S: Final = 86_400.0
 
 
 def by_label(measurements: Sequence[Measurement]) -> list[Measurement]:
@@ -26,6 +30,39 @@ def by_label(measurements: Sequence[Measurement]) -> list[Measurement]:
     if len(sides) < 2:
         return list(measurements)
     return [together(runs) for runs in sides.values()]
+
+
+def latest_sides(measurements: Sequence[Measurement]) -> list[int]:
+    """Return which of *measurements* are the two sides that were measured last, oldest first.
+
+    A side is every run of one label within a day before its last: runs taken in turns, before, after, before, after, are two
+    sides. Runs of another kind or other settings than the last one's are left out. Without two labels they are the two
+    latest runs; of fewer there is nothing to choose.
+
+    Args:
+        measurements: oldest first.
+    """
+    alike = [
+        place
+        for place, one in enumerate(measurements)
+        if (one.kind, one.settings) == (measurements[-1].kind, measurements[-1].settings)
+    ]
+    labels = dict.fromkeys(measurements[place].label for place in reversed(alike))
+    if len(labels) < 2 or "" in list(labels)[:2]:
+        return alike[-2:]
+    chosen: list[int] = []
+    for label in list(labels)[:2]:
+        of_label = [place for place in alike if measurements[place].label == label]
+        last_s = _moment_s(measurements[of_label[-1]])
+        chosen += [place for place in of_label if last_s - _moment_s(measurements[place]) <= _DAY_S]
+    return sorted(chosen)
+
+
+def _moment_s(measurement: Measurement) -> float:
+    try:
+        return datetime.fromisoformat(measurement.taken).timestamp()
+    except ValueError:  # Somebody else's file: as old as can be.
+        return 0.0
 
 
 def together(runs: Sequence[Measurement]) -> Measurement:

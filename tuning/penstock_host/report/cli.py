@@ -19,6 +19,7 @@ from penstock_host.host import Host
 from penstock_host.measure.cli import measurements_of
 from penstock_host.measure.facts import host_facts
 from penstock_host.measure.result import Measurement, load, results_folder
+from penstock_host.measure.runs import latest_sides
 from penstock_host.output import finding_json, say, say_json
 from penstock_host.output import host_facts as topology_facts
 from penstock_host.report.page import JournalRow, Report, compared, rendered
@@ -26,8 +27,6 @@ from penstock_host.topology import picture
 
 if TYPE_CHECKING:
     from penstock_host.cli import Subparsers
-
-_KEPT_PER_KIND = 2
 
 
 def register(subparsers: Subparsers) -> None:
@@ -41,7 +40,7 @@ def register(subparsers: Subparsers) -> None:
         nargs="*",
         type=Path,
         metavar="FILE",
-        help="what `measure` saved, before first (default: the two latest of each kind)",
+        help="what `measure` saved, before first (default: the two latest labels of each kind)",
     )
     report.add_argument(
         "--out", type=Path, default=Path("penstock-host.html"), metavar="FILE", help="the page (default: %(default)s)"
@@ -101,11 +100,11 @@ def gather(host: Host, measurements: list[Measurement]) -> Report:
 
 
 def latest_of_each(folder: Path) -> list[Measurement]:
-    """Return the two latest measurements of each kind in *folder*, oldest first."""
+    """Return the two sides of each kind in *folder* that were measured last (see latest_sides), oldest first."""
     kept: dict[str, list[Measurement]] = {}
     for _, measurement in measurements_of(folder):
         kept.setdefault(measurement.kind, []).append(measurement)
-    return [one for several in kept.values() for one in several[-_KEPT_PER_KIND:]]
+    return [several[place] for several in kept.values() for place in latest_sides(several)]
 
 
 def _write(path: Path, text: str) -> None:
