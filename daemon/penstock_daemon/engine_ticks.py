@@ -67,27 +67,6 @@ def saturated(duration_ns: int) -> int:
     return min(max(duration_ns, 0), _DURATION_MAX)
 
 
-@_compile
-def take_features(header: Any, constants: Any, running: Any, tick: Any, inputs: Any) -> int:
-    """Feed one tick record to the features; returns their flags. running, inputs: overwritten."""
-    return predictor.features_step(
-        header,
-        constants,
-        running,
-        np.int64(tick.ts_recv),
-        np.int64(tick.ts_event),
-        tick.price,
-        np.int64(tick.size),
-        np.int64(tick.action),
-        np.int64(tick.side),
-        tick.bid_px,
-        tick.ask_px,
-        np.int64(tick.bid_sz),
-        np.int64(tick.ask_sz),
-        inputs,
-    )
-
-
 # --- How an answer is written, whoever made it ------------------------------------------------------------------------
 
 
@@ -103,6 +82,20 @@ def describe(answer: Any, tick: Any, serial: Any, batch: int, unix_offset_ns: in
     answer.batch = min(batch, 65535)
     answer.received_ns = tick.received_ns + unix_offset_ns
     answer.wire_ns = tick.wire_ns
+
+
+@_inline
+def write_stages(
+    answer: Any, receive_ns: int, ring_ns: int, features_ns: int, upload_ns: int, predict_ns: int, download_ns: int
+) -> None:
+    """Write the durations of the stages into an answer, in the order of Stage."""
+    stages = answer.stage_ns
+    stages[0] = saturated(receive_ns)
+    stages[1] = saturated(ring_ns)
+    stages[2] = saturated(features_ns)
+    stages[3] = saturated(upload_ns)
+    stages[4] = saturated(predict_ns)
+    stages[5] = saturated(download_ns)
 
 
 @_inline
@@ -212,7 +205,7 @@ def drain(m: Any, source: int, limit: int, marks: int) -> int:
         receive_ns = tick.ringed_ns - tick.received_ns
         ring_ns = taken_ns - tick.ringed_ns
         state = tick.state
-        flags = marks | take_features(header, model_constants, m.running[state], tick, model_inputs)
+        flags = marks | predictor.tick_features(header, model_constants, m.running[state], tick, model_inputs)
         features_done_ns = clock_ns(_MONOTONIC)
         online = m.online_of[state]
         if online != memory.NO_ONLINE:
@@ -235,13 +228,7 @@ def drain(m: Any, source: int, limit: int, marks: int) -> int:
             record_duration(m, path, bulk, _FEATURES, features_done_ns - taken_ns)
             record_duration(m, path, bulk, _PREDICT, done_ns - features_done_ns)
         answer.flags = flags
-        stages = answer.stage_ns
-        stages[0] = saturated(receive_ns)
-        stages[1] = saturated(ring_ns)
-        stages[2] = saturated(features_done_ns - taken_ns)
-        stages[3] = 0
-        stages[4] = saturated(done_ns - features_done_ns)
-        stages[5] = 0
+        write_stages(answer, receive_ns, ring_ns, features_done_ns - taken_ns, 0, done_ns - features_done_ns, 0)
         taken_ns = done_ns
         hand_over(m, base, consumed + offset + 1, published + offset + 1)
     count_ticks(m, count, predicted)

@@ -14,7 +14,6 @@ import numpy as np
 from numba import njit
 
 from penstock_daemon import engine_memory as memory
-from penstock_daemon.engine_ticks import take_features
 from penstock_daemon.native import (
     clock_ns,
     compare_and_swap,
@@ -112,7 +111,7 @@ def replay_part(m: Any, state: int, model: int, first: int) -> int:
     last = min(first + REBUILD_PART, available)
     for index in range(first, last):
         tick = m.journal[state, (m.seen[state] - available + index) % depth]
-        take_features(header, m.constants[model], m.running[state], tick, model_inputs)
+        predictor.tick_features(header, m.constants[model], m.running[state], tick, model_inputs)
         predictor.advance_step(header, m.weights[model], m.states[state], model_inputs, m.scratch)
     return last
 

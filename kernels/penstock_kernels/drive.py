@@ -9,7 +9,6 @@ to the bit. A drive goes on where the last one stopped when it is given the same
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +19,12 @@ from penstock_kernels.features import FEATURES, RUNNING_WORDS, features_advance,
 from penstock_kernels.packed import INPUTS, MEMORY_COLUMNS, PRODUCTS, UNITS, UNITS_PADDED, PackedModel, aligned_float32
 from penstock_kernels.predictor import (
     advance_step,
-    features_step,
     input_words,
     predict_step,
     running_words,
     scratch_words,
     state_words,
+    tick_features,
 )
 from penstock_kernels.readout import FORECAST_WORDS
 
@@ -153,26 +152,6 @@ def _checked(ticks: Ticks) -> Ticks:
 
 
 @compiled
-def _tick_features(header: Int64s, constants: Float64s, running: Float64s, tick: Any, inputs: Float32s) -> int:
-    return features_step(
-        header,
-        constants,
-        running,
-        np.int64(tick.ts_recv),
-        np.int64(tick.ts_event),
-        tick.price,
-        np.int64(tick.size),
-        np.int64(tick.action),
-        np.int64(tick.side),
-        tick.bid_px,
-        tick.ask_px,
-        np.int64(tick.bid_sz),
-        np.int64(tick.ask_sz),
-        inputs,
-    )
-
-
-@compiled
 def _raw_features_loop(running: Float64s, ticks: Ticks, features: Float64s) -> None:
     for position in range(len(ticks)):
         tick = ticks[position]
@@ -195,7 +174,7 @@ def _features_loop(
     header: Int64s, constants: Float64s, running: Float64s, ticks: Ticks, words: Float32s, inputs: Float32s
 ) -> None:
     for position in range(len(ticks)):
-        _tick_features(header, constants, running, ticks[position], words)
+        tick_features(header, constants, running, ticks[position], words)
         inputs[position] = words[: header[INPUTS]]
 
 
@@ -215,7 +194,7 @@ def _design_loop(
     rest = header[PRODUCTS] + header[MEMORY_COLUMNS] + header[INPUTS] + 1
     first = header[UNITS_PADDED]
     for position in range(len(ticks)):
-        _tick_features(header, constants, running, ticks[position], inputs)
+        tick_features(header, constants, running, ticks[position], inputs)
         advance_step(header, weights, state, inputs, scratch)
         for column in range(units):
             design[position, column] = scratch[column]
@@ -237,5 +216,5 @@ def _predictions_loop(
     flags: Int64s,
 ) -> None:
     for position in range(len(ticks)):
-        flags[position] = _tick_features(header, constants, running, ticks[position], inputs)
+        flags[position] = tick_features(header, constants, running, ticks[position], inputs)
         predict_step(header, weights, state, inputs, scratch, forecasts[position])

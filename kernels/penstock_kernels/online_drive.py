@@ -14,12 +14,12 @@ import numpy as np
 from penstock.v1.records import HORIZONS_MAX
 from penstock_kernels import online_layout as layout
 from penstock_kernels.compiled import Float32s, Float64s, Int64s, compiled
-from penstock_kernels.drive import Place, Ticks, _buffers, _checked, _tick_features, new_place
+from penstock_kernels.drive import Place, Ticks, _buffers, _checked, new_place
 from penstock_kernels.model import Model
 from penstock_kernels.online import online_adjust, online_observe
 from penstock_kernels.online_layout import OnlineSettings
 from penstock_kernels.packed import PackedModel, aligned_float32
-from penstock_kernels.predictor import advance_step
+from penstock_kernels.predictor import advance_step, tick_features
 from penstock_kernels.readout import FORECAST_WORDS, calibrate_step, outputs_step
 
 
@@ -116,7 +116,7 @@ def _online_loop(
 ) -> None:
     for position in range(len(ticks)):
         tick = ticks[position]
-        _tick_features(header, constants, running, tick, inputs)
+        tick_features(header, constants, running, tick, inputs)
         online_observe(words, values, np.int64(tick.ts_recv), tick.bid_px, tick.ask_px)
         advance_step(header, weights, state, inputs, scratch)
         outputs_step(header, weights, scratch, outputs[position])

@@ -9,7 +9,9 @@ Both calls are compiled, hold no lock, allocate nothing, and give the same bits 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
 
 from penstock_kernels.compiled import Float32s, Float64s, Int64, Int64s, compiled, inlined
 from penstock_kernels.features import ELAPSED_NS, RAW, RUNNING_WORDS, features_advance
@@ -57,6 +59,7 @@ __all__ = [
     "running_words",
     "scratch_words",
     "state_words",
+    "tick_features",
 ]
 
 
@@ -134,6 +137,32 @@ def features_step(
     if header[TIME_BASE] == SECONDS:
         inputs[header[INPUTS]] = running[ELAPSED_NS] * _S_PER_NS
     return flags
+
+
+@compiled
+def tick_features(header: Int64s, constants: Float64s, running: Float64s, tick: Any, inputs: Float32s) -> int:
+    """Feed one tick to features_step, and return its flags. running, inputs: overwritten.
+
+    Args:
+        tick: a record with a tick's fields: of TICK_DTYPE, or of a ring.
+        header, constants, running, inputs: as of features_step.
+    """
+    return features_step(
+        header,
+        constants,
+        running,
+        np.int64(tick.ts_recv),
+        np.int64(tick.ts_event),
+        tick.price,
+        np.int64(tick.size),
+        np.int64(tick.action),
+        np.int64(tick.side),
+        tick.bid_px,
+        tick.ask_px,
+        np.int64(tick.bid_sz),
+        np.int64(tick.ask_sz),
+        inputs,
+    )
 
 
 @inlined

@@ -25,10 +25,10 @@ from penstock_daemon.engine_ticks import (
     hand_over,
     record_duration,
     refuse,
-    saturated,
     take_in,
     takeable,
     write_forecasts,
+    write_stages,
 )
 from penstock_daemon.engine_turns import turns_up, wake_loop
 from penstock_daemon.native import clock_ns, load_acquire
@@ -248,12 +248,7 @@ def publish_source(m: Any, d: Any, source: int, count: int, entry: int) -> None:
             record_duration(m, path, bulk, _PREDICT, done_ns - started_ns)
             record_duration(m, path, bulk, _DOWNLOAD, seen_ns - done_ns)
         answer.flags = flags
-        stages = answer.stage_ns
-        stages[0] = saturated(receive_ns)
-        stages[1] = saturated(ring_ns)
-        stages[2] = 0
-        stages[3] = saturated(started_ns - gathered_ns)
-        stages[4] = saturated(done_ns - started_ns)
-        stages[5] = saturated(seen_ns - done_ns)
+        upload_ns, predict_ns, download_ns = started_ns - gathered_ns, done_ns - started_ns, seen_ns - done_ns
+        write_stages(answer, receive_ns, ring_ns, 0, upload_ns, predict_ns, download_ns)
     hand_over(m, base, consumed + count, published + count)
     count_ticks(m, count, predicted)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final, Self
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Knob:
+class Knob(ABC):
     """Something of a host that has a value; a subclass says how it is read and turned."""
 
     kind: ClassVar[str] = ""
@@ -41,13 +42,13 @@ class Knob:
         """How the operator calls it."""
         return " ".join(self.words[1:])
 
+    @abstractmethod
     def read(self, host: Host) -> str:
         """Return the value; AbsentError, UnreadableError, or ValueError where it makes no sense."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, host: Host, text: str) -> None:
         """Turn it; WriteRefusedError with the reason."""
-        raise NotImplementedError
 
     def restore(self, host: Host, original: str) -> None:
         """Turn it back to what ``read`` gave."""
@@ -74,9 +75,9 @@ class Knob:
         """Return a value as a line shows it."""
         return value.strip() or "empty"
 
+    @abstractmethod
     def shell(self, text: str) -> str:
         """Return shell that does what ``write`` does."""
-        raise NotImplementedError
 
 
 def _number(text: str) -> object:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -26,9 +27,9 @@ _ACTIVE: Final = frozenset({"active", "activating", "reloading"})
 class CommandKnob(Knob):
     """A knob that one command turns."""
 
+    @abstractmethod
     def command(self, text: str) -> tuple[str, ...]:
         """Return the command that sets *text*."""
-        raise NotImplementedError
 
     def write(self, host: Host, text: str) -> None:
         """Run the command."""

@@ -24,12 +24,12 @@ from penstock_kernels.model import Model
 from penstock_kernels.packed import PackedModel, aligned_float32
 from penstock_kernels.predictor import (
     FORECAST_WORDS,
-    features_step,
     input_words,
     predict_step,
     running_words,
     scratch_words,
     state_words,
+    tick_features,
 )
 
 DENSE_UNITS_MAX: Final = 4096
@@ -87,22 +87,7 @@ def _cpu_trips(
         for state in range(len(states)):
             tick = ticks[place]
             place = place + 1 if place + 1 < len(ticks) else 0
-            features_step(
-                header,
-                constants,
-                running[state],
-                np.int64(tick.ts_recv),
-                np.int64(tick.ts_event),
-                tick.price,
-                np.int64(tick.size),
-                np.int64(tick.action),
-                np.int64(tick.side),
-                tick.bid_px,
-                tick.ask_px,
-                np.int64(tick.bid_sz),
-                np.int64(tick.ask_sz),
-                inputs,
-            )
+            tick_features(header, constants, running[state], tick, inputs)
             predict_step(header, weights, states[state], inputs, scratch, forecasts)
         times[trip] = clock_ns(CLOCK_MONOTONIC) - started_ns
 
