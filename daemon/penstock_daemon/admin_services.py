@@ -157,7 +157,7 @@ class LatencyService(latency_pb2_grpc.LatencyServiceServicer):
                     if not wanted or not counts.any():
                         continue
                     filled = np.flatnonzero(counts)
-                    sum_ns, max_ns, negative = (int(value) for value in totals[path, pace, stage])
+                    sum_ns, max_ns, negative, _ = (int(value) for value in totals[path, pace, stage])
                     rendered.append(
                         latency_pb2.Histogram(
                             path=_PATHS[path],

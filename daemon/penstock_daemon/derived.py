@@ -9,7 +9,8 @@ from typing import Final
 
 from penstock_daemon.config import Config
 from penstock_daemon.engine import EngineSettings
-from penstock_daemon.engine_memory import EngineSizes, Idle
+from penstock_daemon.engine_memory import Idle
+from penstock_daemon.engine_sizes import EngineSizes
 from penstock_daemon.session_table import SessionLimits
 from penstock_kernels.features import FEATURES
 from penstock_kernels.online_layout import OnlineSettings, regressors

@@ -25,7 +25,8 @@ from penstock.v1.records import TICK_BYTES, TICK_DTYPE, Clock
 from penstock_daemon import engine_loop, rings
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.device.backend import DeviceError
-from penstock_daemon.engine_memory import AnswerBuffers, Command, EngineSizes, Idle
+from penstock_daemon.engine_memory import AnswerBuffers, Command, Idle
+from penstock_daemon.engine_sizes import EngineSizes, allocate
 from penstock_daemon.entry import bind
 from penstock_daemon.warm_up import WARM_UP_TICKS, send_warm_up
 from penstock_host import affinity
@@ -87,7 +88,7 @@ class Engine:
         self.settings = settings
         self.device = device
         self._assist_max = settings.assist_max if device is None else 0
-        self.arena, self.buffers = memory.allocate(sizes)
+        self.arena, self.buffers = allocate(sizes)
         if device is not None:
             device.take_memory(sizes, self.arena)
         self.engine_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)

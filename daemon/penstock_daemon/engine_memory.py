@@ -23,22 +23,14 @@ While a source is closed its cursors belong to the event loop, which sets them t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.v1 import histogram
-from penstock.v1.records import HORIZONS_MAX, PREDICTION_DTYPE, TICK_BYTES, TICK_DTYPE
-from penstock_daemon.arena import CACHE_LINE_BYTES, Arena
-from penstock_kernels.features import FEATURES, RUNNING_WORDS
-from penstock_kernels.lanes import LANES
-from penstock_kernels.model import FAN_IN_MAX, INPUTS_MAX, MEMORY_GAINS_MAX, MEMORY_LAGS_MAX, OUTPUTS_PER_HORIZON
-from penstock_kernels.online_layout import OnlineSettings, values_of, words_of
-from penstock_kernels.packed import CALIBRATION_WORDS, HEADER_WORDS, padded
+from penstock.v1.records import TICK_BYTES, TICK_DTYPE
+from penstock_daemon.arena import CACHE_LINE_BYTES
 
 WORDS_PER_LINE: Final = CACHE_LINE_BYTES // 8
 
@@ -60,7 +52,12 @@ LATE: Final = 12 * WORDS_PER_LINE  # Engine: predictions flagged LATE.
 STALE: Final = 13 * WORDS_PER_LINE  # Engine: predictions flagged STALE.
 OWNER: Final = 14 * WORDS_PER_LINE  # 1 while somebody has the states: the engine, or a producer that helps it.
 ASSISTED: Final = 15 * WORDS_PER_LINE  # Owner: ticks that producers predicted while the engine slept.
-SHARED_WORDS: Final = 16 * WORDS_PER_LINE
+STALE_RUN: Final = 16 * WORDS_PER_LINE  # Owner: STALE predictions of REALTIME sources since the last that was not.
+BREAKER_TRIPS: Final = 17 * WORDS_PER_LINE  # Owner: how often STALE_RUN reached the setting BREAKER_RUN.
+STALE_LAST_NS: Final = 18 * WORDS_PER_LINE  # Owner: when the last STALE prediction was made, monotonic.
+OLD_TICKS: Final = 19 * WORDS_PER_LINE  # Owner: REALTIME ticks that were over the stale bound when they were taken.
+SKIPPED: Final = 20 * WORDS_PER_LINE  # Owner: of those, how many only updated a state.
+SHARED_WORDS: Final = 21 * WORDS_PER_LINE
 
 # --- Cursors of a source --------------------------------------------------------------------------------------------
 
@@ -104,7 +101,18 @@ ENGINE_EVENT: Final = 4  # Descriptors of the two eventfds.
 LOOP_EVENT: Final = 5
 BUDGET_NS: Final = 6
 STALE_NS: Final = 7
-SETTINGS: Final = 8
+CYCLE_FRACTION: Final = 8  # Nanoseconds of a TSC cycle, in 2^-32; 0: durations come from CLOCK_MONOTONIC.
+BREAKER_RUN: Final = 9  # STALE predictions in a row that trip the breaker; 0 for never.
+OLD_TICK_POLICY: Final = 10  # OldTick.
+ENGINE_POLL: Final = 11  # The epoll descriptor that a sleeping engine waits on: its eventfd, and the bells of segments.
+SETTINGS: Final = 16
+
+
+class OldTick(IntEnum):
+    """What becomes of a REALTIME tick that is over the stale bound before it is predicted."""
+
+    PREDICT = 0  # Predicted, and flagged.
+    UPDATE = 1  # Its state takes it in; the answer is flagged SKIPPED, and its forecasts are 0.
 
 
 class Idle(IntEnum):
@@ -129,8 +137,18 @@ _SLOT_FIELDS: Final = (
     ("refusal", "u1", 116),  # TickError.Reason; 0 for none.
     ("rebuild", "u1", 117),  # 1: update the state, answer by count.
     ("clock", "u1", 118),
+    (
+        "first_ns",
+        "<i8",
+        120,
+    ),  # The first stamp there is, on the monotonic clock: wire_ns where a feed has one, else received_ns.
 )
-_TICK_FIELDS: Final = [(name, field[0], field[1]) for name, field in dict(TICK_DTYPE.fields or {}).items()]
+# The first field has a name of its own: Numba would else take a slot for a tick, with a warning, where a function was
+# compiled for ticks before it is for slots; so which one ran would hang on what the process did before.
+_TICK_FIELDS: Final = [
+    ("record_length" if name == "length" else name, field[0], field[1])
+    for name, field in dict(TICK_DTYPE.fields or {}).items()
+]
 TICK_SLOT_DTYPE: Final[np.dtype[np.void]] = np.dtype(
     {
         "names": [name for name, _, _ in (*_TICK_FIELDS, *_SLOT_FIELDS)],
@@ -154,109 +172,31 @@ PATH_FEED: Final = 2
 PATHS: Final = 3
 PACES: Final = 2  # 0 real time, 1 bulk.
 STAGES: Final = 8
-TOTALS: Final = 3  # Beside each histogram: sum, maximum, how many were negative.
+TOTALS: Final = 4  # Beside each histogram: sum, maximum, how many were negative, how many over their bound.
+NO_BOUND: Final = 2**62
 
+# Of a path's and stage's last duration over its bound: the sequence of its tick, and how long it was, in nanoseconds.
+BREACH_SEQUENCE: Final = 0
+BREACH_NS: Final = 1
+BREACH_COLUMNS: Final = 2
 
-@dataclass(frozen=True)
-class EngineSizes:
-    """How much memory the tick path gets; every number comes from the configuration.
+# Most slots in use at once since the source was opened: of its tick ring, of its prediction ring.
+HIGH_WATER_TICKS: Final = 0
+HIGH_WATER_PREDICTIONS: Final = 1
+HIGH_WATERS: Final = 2
 
-    Attributes:
-        sources: sessions (and feeds) at once, the warm-up's included.
-        slots: of each ring; a power of two.
-        states: instruments of all sessions together.
-        model_slots: models loaded at once.
-        units_max: reservoir units of the largest model.
-        fan_in_max, inputs_max: of the largest model.
-        dense_units_max: of the largest dense model; 0 for what the others leave room for.
-        journal_ticks: past ticks kept for each state.
-        online_states: states that may have an online readout, at once.
-        online: how those learn.
-    """
+# --- Segments of strategies on this host: the engine's own copy of all that it relies on -----------------------------
 
-    sources: int
-    slots: int
-    states: int
-    model_slots: int
-    units_max: int
-    fan_in_max: int = FAN_IN_MAX
-    inputs_max: int = INPUTS_MAX
-    journal_ticks: int = 1024
-    dense_units_max: int = 0  # Of the largest dense model; a smaller one fits wherever its weights do.
-    constant_words: int = 2 * INPUTS_MAX + 8  # Float64 words of one model slot: clip and standardisation.
-    running_words: int = RUNNING_WORDS  # Float64 words of one instrument's feature state.
-    header_words: int = HEADER_WORDS
-    online_states: int = 0
-    online: OnlineSettings = field(default_factory=OnlineSettings)
-
-    def __post_init__(self) -> None:
-        """Check what the rings rely on."""
-        if self.slots < 2 or self.slots & (self.slots - 1):
-            raise ValueError(f"ring slots must be a power of two, at least 2: slots={self.slots}")
-
-    @property
-    def state_words(self) -> int:
-        """Float32 words of one reservoir state: doubled, so that a cyclic shift is one contiguous read; and memory."""
-        return 2 * padded(self.units_max) + LANES + self.memory_words
-
-    @property
-    def memory_words(self) -> int:
-        """Float32 words of the largest linear memory: averages and past inputs of every feature."""
-        return min(self.inputs_max, FEATURES) * (MEMORY_GAINS_MAX + MEMORY_LAGS_MAX)
-
-    @property
-    def columns(self) -> int:
-        """Columns of the largest readout: x, products, linear memory, inputs and 1."""
-        return padded(self.units_max) + padded(self.units_max // 2) + padded(self.memory_words + self.inputs_max + 1)
-
-    @property
-    def reservoir_words(self) -> int:
-        """Float32 words of one model's reservoir, without its leaks."""
-        units, dense = padded(self.units_max), padded(self.dense_units_max)
-        words = 0
-        words += units * (1 + self.inputs_max)  # Bias, input weights.
-        words += max(units * 2 * self.fan_in_max, dense * dense)  # Who is heard, and by what weight; or all of them.
-        return words
-
-    @property
-    def weight_words(self) -> int:
-        """Float32 words of one model slot."""
-        words = 0
-        words += self.reservoir_words
-        words += padded(self.units_max)  # Leaks.
-        words += padded(MEMORY_GAINS_MAX)
-        words += self.columns * HORIZONS_MAX * OUTPUTS_PER_HORIZON  # Readout.
-        words += padded(HORIZONS_MAX * CALIBRATION_WORDS)
-        return words
-
-    @property
-    def online_words(self) -> int:
-        """Int64 words of one online readout; 0 where there are none."""
-        return words_of(HORIZONS_MAX, self.online) if self.online_states else 0
-
-    @property
-    def online_values(self) -> int:
-        """Float32 words of one online readout; 0 where there are none."""
-        inputs = min(self.inputs_max, FEATURES)
-        return values_of(inputs, HORIZONS_MAX, self.online) if self.online_states else 0
-
-    @property
-    def arena_bytes(self) -> int:
-        """What all buffers need, alignment included."""
-        size = 0
-        size += self.sources * self.slots * TICK_SLOT_BYTES  # Ticks on their way in.
-        size += self.sources * self.slots * PREDICTION_DTYPE.itemsize  # Predictions on their way out, and kept.
-        size += self.sources * (CURSOR_WORDS + SOURCE_COLUMNS) * 8
-        size += self.states * (self.state_words * 4 + self.running_words * 8 + 3 * 8)
-        size += self.online_states * (self.online_words * 8 + self.online_values * 4)
-        size += self.states * self.journal_ticks * TICK_SLOT_BYTES
-        size += self.model_slots * (self.weight_words * 4 + self.constant_words * 8 + self.header_words * 8)
-        size += PATHS * PACES * STAGES * (histogram.BUCKETS + TOTALS) * 8
-        size += CONTROL_SLOTS * CONTROL_COLUMNS * 8
-        size += 1 << 16  # Shared words, settings, scratch, alignment.
-        size += 16 * self.units_max
-        size += 4 * self.columns
-        return size
+SEGMENT_ADDRESS: Final = 0  # Where the daemon has mapped it; 0 for a source without one.
+SEGMENT_SLOTS: Final = 1  # Of each of its two rings; a power of two.
+SEGMENT_TAKEN: Final = 2  # Ticks taken from it.
+SEGMENT_GIVEN: Final = 3  # Predictions put into it.
+SEGMENT_BELL: Final = 4  # The daemon's end of its socket, where a waiting client is rung.
+SEGMENT_FIRST: Final = 5  # Session sequence of its first tick.
+SEGMENT_INSTRUMENTS: Final = 6  # How many of the source's row in segment_ids are in use.
+SEGMENT_FAULT: Final = 7  # Not 0: nothing is taken from it any more; which of SegmentFault.
+SEGMENT_EMPTY_NS: Final = 8  # When the engine last saw it empty, monotonic: no tick of it is older.
+SEGMENT_COLUMNS: Final = 16
 
 
 class OnlineBuffers(NamedTuple):
@@ -294,10 +234,16 @@ class Buffers(NamedTuple):
     online: OnlineBuffers | None  # None where the daemon allows none: then nothing of them is compiled either.
     histograms: NDArray[np.int64]  # (PATHS, PACES, STAGES, BUCKETS)
     totals: NDArray[np.int64]  # (PATHS, PACES, STAGES, TOTALS)
+    bounds: NDArray[np.int64]  # (PATHS, STAGES): budgets of REALTIME sources, nanoseconds; NO_BOUND for none
+    breaches: NDArray[np.int64]  # (PATHS, STAGES, BREACH_COLUMNS)
+    high_water: NDArray[np.int64]  # (sources, HIGH_WATERS)
+    segments: NDArray[np.int64]  # (sources, SEGMENT_COLUMNS)
+    segment_ids: NDArray[np.int64]  # (sources, segment_instruments): instrument_id, ascending
+    segment_states: NDArray[np.int64]  # (sources, segment_instruments): the state of each
 
 
 class AnswerBuffers(NamedTuple):
-    """Those of Buffers that the egress needs, by the same names: a call unpacks 7 arrays and not all of them."""
+    """Those of Buffers that the egress needs, by the same names: a call unpacks 9 arrays and not all of them."""
 
     words: NDArray[np.int64]
     settings: NDArray[np.int64]
@@ -306,56 +252,8 @@ class AnswerBuffers(NamedTuple):
     prediction_slots: NDArray[Any]
     histograms: NDArray[np.int64]
     totals: NDArray[np.int64]
-
-
-def allocate(sizes: EngineSizes) -> tuple[Arena, Buffers]:
-    """Take every buffer of the tick path from one arena, and seal it."""
-    arena = Arena(sizes.arena_bytes)
-    take = arena.take
-    rings = (sizes.sources, sizes.slots)
-    tick_slots = take("tick_slots", rings, TICK_SLOT_DTYPE, holds="ticks, one ring a source")
-    journal = take(
-        "journal", (sizes.states, sizes.journal_ticks), TICK_SLOT_DTYPE, holds="the last ticks of each state"
-    )
-    buffers = Buffers(
-        words=take("words", (SHARED_WORDS,), np.int64, holds="words shared one by one"),
-        settings=take("settings", (SETTINGS,), np.int64, holds="constants of the engine"),
-        cursors=take("cursors", (sizes.sources * CURSOR_WORDS,), np.int64, holds="four cursors a source"),
-        control=take("control", (CONTROL_SLOTS, CONTROL_COLUMNS), np.int64, holds="commands to the engine"),
-        source_table=take("source_table", (sizes.sources, SOURCE_COLUMNS), np.int64, holds="the engine's sources"),
-        tick_slots=tick_slots,
-        tick_words=tick_slots.view(np.int64).reshape(*rings, TICK_SLOT_BYTES // 8),
-        prediction_slots=take("prediction_slots", rings, PREDICTION_DTYPE, holds="predictions, one ring a source"),
-        states=take("states", (sizes.states, sizes.state_words), np.float32, holds="reservoir states"),
-        running=take("running", (sizes.states, sizes.running_words), np.float64, holds="states of the features"),
-        seen=take("seen", (sizes.states,), np.int64, holds="ticks each state has taken in"),
-        rebuilt=take("rebuilt", (1,), np.int64, holds="progress of a rebuild"),
-        journal=journal,
-        journal_words=journal.view(np.int64).reshape(sizes.states, sizes.journal_ticks, TICK_SLOT_BYTES // 8),
-        headers=take("headers", (sizes.model_slots, sizes.header_words), np.int64, holds="shapes of each model"),
-        weights=take("weights", (sizes.model_slots, sizes.weight_words), np.float32, holds="weights of each model"),
-        constants=take("constants", (sizes.model_slots, sizes.constant_words), np.float64, holds="its constants"),
-        serials=take("serials", (sizes.model_slots,), np.int64, holds="its serial number"),
-        inputs=take("inputs", (sizes.inputs_max + 1,), np.float32, holds="features of a tick"),
-        scratch=take("scratch", (sizes.columns,), np.float32, holds="work space of the reservoir"),
-        forecasts=take("forecasts", (HORIZONS_MAX, 4), np.float32, holds="outputs of a tick"),
-        online_of=take("online_of", (sizes.states,), np.int64, holds="which online readout each state has"),
-        online=_online(take, sizes) if sizes.online_states else None,
-        histograms=take("histograms", (PATHS, PACES, STAGES, histogram.BUCKETS), np.int64, holds="latencies"),
-        totals=take("totals", (PATHS, PACES, STAGES, TOTALS), np.int64, holds="sum, maximum, negatives"),
-    )
-    buffers.online_of[:] = NO_ONLINE
-    arena.seal()
-    return arena, buffers
-
-
-def _online(take: Callable[..., NDArray[Any]], sizes: EngineSizes) -> OnlineBuffers:
-    """Take what online readouts live in."""
-    shape = (sizes.online_states, sizes.online_words)
-    words = take("online_words", shape, np.int64, holds="pending labels")
-    shape = (sizes.online_states, sizes.online_values)
-    values = take("online_values", shape, np.float32, holds="what was learned online")
-    return OnlineBuffers(words, values)
+    bounds: NDArray[np.int64]
+    breaches: NDArray[np.int64]
 
 
 def cursor(source: int, which: int) -> int:

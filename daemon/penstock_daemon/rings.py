@@ -90,7 +90,7 @@ def publish_ticks(
     for index in range(count):
         record = records[index]
         slot = m.tick_slots[source, (published + index) & (slots - 1)]
-        slot.length = record.length
+        slot.record_length = record.length
         slot.rtype = record.rtype
         slot.publisher_id = record.publisher_id
         slot.instrument_id = record.instrument_id
@@ -131,6 +131,7 @@ def publish_ticks(
             refused += 1
         slot.session_sequence = first_sequence + index
         slot.received_ns = received_ns
+        slot.first_ns = received_ns
         slot.wire_ns = wire_ns
         slot.state = state
         slot.refusal = refusal

@@ -109,7 +109,7 @@ def _histograms(engine: Engine) -> list[LatencyHistogram]:
                 counts = buffers.histograms[path, pace, stage].copy()
                 if not counts.any():
                     continue
-                sum_ns, max_ns, negative = (int(value) for value in buffers.totals[path, pace, stage])
+                sum_ns, max_ns, negative, _ = (int(value) for value in buffers.totals[path, pace, stage])
                 shown.append(
                     LatencyHistogram(path_name, stage.name.lower(), pace_name, counts, sum_ns, max_ns, negative)
                 )

@@ -13,7 +13,7 @@ from penstock.v1.records import PredictionFlag
 from penstock_daemon import engine_memory as memory
 from penstock_daemon import engine_ticks, engine_turns, rings
 from penstock_daemon.engine import Engine, EngineSettings
-from penstock_daemon.engine_memory import EngineSizes
+from penstock_daemon.engine_sizes import EngineSizes
 from penstock_kernels.predictor import pack
 from support.engines import driven, frozen
 from support.models import random_model

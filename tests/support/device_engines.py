@@ -16,7 +16,7 @@ from penstock_daemon import engine_memory
 from penstock_daemon.device.device import Device, DeviceSettings
 from penstock_daemon.device.memory import Transfer
 from penstock_daemon.engine import Engine, EngineSettings
-from penstock_daemon.engine_memory import EngineSizes
+from penstock_daemon.engine_sizes import EngineSizes
 from penstock_kernels.model import Model
 from penstock_kernels.predictor import pack
 from support.engines import SIZES

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from penstock_daemon.device.backend import DeviceBackend
 from penstock_daemon.device.device import Device, DeviceSettings
 from penstock_daemon.engine import Engine, EngineSettings
-from penstock_daemon.engine_memory import EngineSizes, Idle
+from penstock_daemon.engine_memory import Idle
+from penstock_daemon.engine_sizes import EngineSizes
 from penstock_kernels.model import Model
 from penstock_kernels.predictor import pack
 from support import engines

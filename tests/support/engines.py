@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from penstock.v1.records import PREDICTION_DTYPE, PROBABILITY_ONE, TICK_DTYPE, PredictionFlag
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.engine import Engine, EngineSettings
-from penstock_daemon.engine_memory import Command, EngineSizes
+from penstock_daemon.engine_memory import Command
+from penstock_daemon.engine_sizes import EngineSizes
 from penstock_kernels.drive import run_predictions
 from penstock_kernels.model import Model
 from penstock_kernels.predictor import REBUILD_TICKS, PackedModel, pack

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numba import njit
 
 from penstock.v1 import histogram
 from penstock.v1.records import TICK_BYTES, TICK_DTYPE
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.engine import Engine, EngineSettings
-from penstock_daemon.engine_memory import EngineSizes
+from penstock_daemon.engine_sizes import EngineSizes, allocate
 from penstock_daemon.engine_ticks import record_duration
 from penstock_kernels.model import FAN_IN_MAX
 from penstock_kernels.predictor import pack
 from support.engines import SIZES
 from support.models import HORIZONS, random_model
 
-_, BUFFERS = memory.allocate(SIZES)
+_, BUFFERS = allocate(SIZES)
 
 
 def test_tick_slot_begins_with_the_record_byte_for_byte() -> None:
     slot = memory.TICK_SLOT_DTYPE
     for name, (kind, offset) in TICK_DTYPE.fields.items():
-        assert slot.fields[name][:2] == (kind, offset), name
-    own = {name: slot.fields[name][1] for name in slot.names if name not in TICK_DTYPE.names}
+        named = "record_length" if name == "length" else name
+        assert slot.fields[named][:2] == (kind, offset), name
+    own = {name: slot.fields[name][1] for name in slot.names[len(TICK_DTYPE.names) :]}
     assert own == {
         "session_sequence": 80,
         "received_ns": 88,
@@ -38,9 +41,20 @@ def test_tick_slot_begins_with_the_record_byte_for_byte() -> None:
         "refusal": 116,
         "rebuild": 117,
         "clock": 118,
+        "first_ns": 120,
     }
     assert slot.itemsize == 128 == 2 * memory.CACHE_LINE_BYTES
     assert memory.TICK_WORDS * 8 == TICK_BYTES
+
+
+def test_slot_is_no_tick_to_compiled_code() -> None:
+    """Numba takes a record for another whose fields it begins with, and warns; which it would do depended on the order."""
+    bid = njit(lambda tick: tick.bid_px)
+    first = njit(lambda ticks: bid(ticks[0]))
+    assert first(np.zeros(1, TICK_DTYPE)) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert first(np.zeros(1, memory.TICK_SLOT_DTYPE)) == 0
 
 
 def test_word_views_share_the_memory_of_the_records() -> None:
@@ -88,7 +102,7 @@ def test_ring_slots_must_be_a_power_of_two(slots: int) -> None:
     ],
 )
 def test_sum_of_the_sizes_is_what_the_arena_needs(sizes: EngineSizes) -> None:
-    arena, _ = memory.allocate(sizes)
+    arena, _ = allocate(sizes)
     assert arena.sealed
     slack = sizes.arena_bytes - arena.used_bytes
     assert 0 <= slack <= (1 << 16) + 16 * sizes.units_max
@@ -124,4 +138,4 @@ def test_durations_are_counted_where_the_contract_says(durations: list[int], row
     assert (tables.histograms[row] == expected).all()
     assert tables.histograms.sum() == len(durations), "no other row was touched"
     negative = sum(duration < 0 for duration in durations)
-    assert tables.totals[row].tolist() == [sum(durations), max(0, *durations), negative]
+    assert tables.totals[row].tolist() == [sum(durations), max(0, *durations), negative, 0]

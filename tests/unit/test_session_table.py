@@ -14,7 +14,7 @@ from penstock.v1 import prediction_pb2 as pb
 from penstock.v1.records import predictions_from_bytes
 from penstock_daemon import faults
 from penstock_daemon.engine import Engine, EngineSettings
-from penstock_daemon.engine_memory import EngineSizes
+from penstock_daemon.engine_sizes import EngineSizes
 from penstock_daemon.loop_link import LoopLink
 from penstock_daemon.model_table import ModelTable
 from penstock_daemon.online_table import OnlineTable

@@ -22,7 +22,8 @@ from penstock_daemon.device.backend import DeviceBackend, DeviceCounters, Device
 from penstock_daemon.device.graphs import StartTimes, build_graphs
 from penstock_daemon.device.memory import DeviceBuffers, DeviceFault, DeviceMemory, DeviceSizes, Mode, Transfer
 from penstock_daemon.device.resident import reason_text, resident_blocks, start_resident, stop_resident
-from penstock_daemon.engine_memory import Buffers, EngineSizes
+from penstock_daemon.engine_memory import Buffers
+from penstock_daemon.engine_sizes import EngineSizes
 from penstock_kernels.compiled import Int64s
 from penstock_kernels.cuda.resident import plan_resident
 from penstock_kernels.cuda.source import device_state_words, half_precision, plan_predict

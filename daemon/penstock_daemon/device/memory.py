@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from penstock.v1.records import HORIZONS_MAX
 from penstock_daemon.arena import CACHE_LINE_BYTES, Arena
 from penstock_daemon.device.backend import DeviceBackend, PinnedMemory
-from penstock_daemon.engine_memory import EngineSizes
+from penstock_daemon.engine_sizes import EngineSizes
 from penstock_kernels.cuda import layout
 from penstock_kernels.readout import FORECAST_WORDS
 

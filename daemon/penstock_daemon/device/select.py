@@ -18,7 +18,8 @@ from penstock_daemon.device.device import Device, DeviceSettings
 from penstock_daemon.device.memory import Mode, Transfer
 from penstock_daemon.device.trial import prove
 from penstock_daemon.engine import Engine, EngineSettings
-from penstock_daemon.engine_memory import EngineSizes, Idle
+from penstock_daemon.engine_memory import Idle
+from penstock_daemon.engine_sizes import EngineSizes
 
 _SHARED_SPIN_NS: Final = 200_000  # On a core that is shared, a longer look at the done word has pauses.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from penstock.v1.records import HORIZONS_MAX, TICK_BYTES
 from penstock_daemon.device.backend import DeviceBackend, DeviceError, LaunchShape
 from penstock_daemon.device.memory import DeviceMemory, DeviceSizes, take_memory
-from penstock_daemon.engine_memory import EngineSizes
+from penstock_daemon.engine_sizes import EngineSizes
 from penstock_kernels.cuda import layout
 from penstock_kernels.cuda.source import device_state_words, half_precision, plan_predict
 from penstock_kernels.drawing import draw

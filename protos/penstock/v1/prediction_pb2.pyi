@@ -84,7 +84,7 @@ class Instrument(_message.Message):
     def __init__(self, instrument_id: _Optional[int] = ..., dataset: _Optional[str] = ..., symbol: _Optional[str] = ..., size_scale: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "client_name", "model", "instruments", "pace", "resume_token", "first_sequence", "next_prediction_sequence", "online_readout")
+    __slots__ = ("protocol_version", "client_name", "model", "instruments", "pace", "resume_token", "first_sequence", "next_prediction_sequence", "online_readout", "shared_memory")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -94,6 +94,7 @@ class Hello(_message.Message):
     FIRST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     NEXT_PREDICTION_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ONLINE_READOUT_FIELD_NUMBER: _ClassVar[int]
+    SHARED_MEMORY_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     client_name: str
     model: str
@@ -103,7 +104,8 @@ class Hello(_message.Message):
     first_sequence: int
     next_prediction_sequence: int
     online_readout: bool
-    def __init__(self, protocol_version: _Optional[int] = ..., client_name: _Optional[str] = ..., model: _Optional[str] = ..., instruments: _Optional[_Iterable[_Union[Instrument, _Mapping]]] = ..., pace: _Optional[_Union[Pace, str]] = ..., resume_token: _Optional[bytes] = ..., first_sequence: _Optional[int] = ..., next_prediction_sequence: _Optional[int] = ..., online_readout: bool = ...) -> None: ...
+    shared_memory: bool
+    def __init__(self, protocol_version: _Optional[int] = ..., client_name: _Optional[str] = ..., model: _Optional[str] = ..., instruments: _Optional[_Iterable[_Union[Instrument, _Mapping]]] = ..., pace: _Optional[_Union[Pace, str]] = ..., resume_token: _Optional[bytes] = ..., first_sequence: _Optional[int] = ..., next_prediction_sequence: _Optional[int] = ..., online_readout: bool = ..., shared_memory: bool = ...) -> None: ...
 
 class Horizon(_message.Message):
     __slots__ = ("name", "kind", "events", "duration_ns")
@@ -128,7 +130,7 @@ class Horizon(_message.Message):
     def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[Horizon.Kind, str]] = ..., events: _Optional[int] = ..., duration_ns: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("session_id", "instruments", "model", "horizons", "budget_ns", "in_flight_max", "rebuild_ticks", "state_origin", "resume_token", "next_sequence", "resume_grace_ns", "heartbeat_interval_ns", "daemon_version", "daemon_id", "online_readout")
+    __slots__ = ("session_id", "instruments", "model", "horizons", "budget_ns", "in_flight_max", "rebuild_ticks", "state_origin", "resume_token", "next_sequence", "resume_grace_ns", "heartbeat_interval_ns", "daemon_version", "daemon_id", "online_readout", "shared_memory")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     INSTRUMENTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +146,7 @@ class Welcome(_message.Message):
     DAEMON_VERSION_FIELD_NUMBER: _ClassVar[int]
     DAEMON_ID_FIELD_NUMBER: _ClassVar[int]
     ONLINE_READOUT_FIELD_NUMBER: _ClassVar[int]
+    SHARED_MEMORY_FIELD_NUMBER: _ClassVar[int]
     session_id: int
     instruments: _containers.RepeatedCompositeFieldContainer[Instrument]
     model: _model_pb2.ModelSummary
@@ -159,7 +162,20 @@ class Welcome(_message.Message):
     daemon_version: str
     daemon_id: bytes
     online_readout: OnlineReadout
-    def __init__(self, session_id: _Optional[int] = ..., instruments: _Optional[_Iterable[_Union[Instrument, _Mapping]]] = ..., model: _Optional[_Union[_model_pb2.ModelSummary, _Mapping]] = ..., horizons: _Optional[_Iterable[_Union[Horizon, _Mapping]]] = ..., budget_ns: _Optional[int] = ..., in_flight_max: _Optional[int] = ..., rebuild_ticks: _Optional[int] = ..., state_origin: _Optional[_Union[StateOrigin, str]] = ..., resume_token: _Optional[bytes] = ..., next_sequence: _Optional[int] = ..., resume_grace_ns: _Optional[int] = ..., heartbeat_interval_ns: _Optional[int] = ..., daemon_version: _Optional[str] = ..., daemon_id: _Optional[bytes] = ..., online_readout: _Optional[_Union[OnlineReadout, str]] = ...) -> None: ...
+    shared_memory: SharedMemory
+    def __init__(self, session_id: _Optional[int] = ..., instruments: _Optional[_Iterable[_Union[Instrument, _Mapping]]] = ..., model: _Optional[_Union[_model_pb2.ModelSummary, _Mapping]] = ..., horizons: _Optional[_Iterable[_Union[Horizon, _Mapping]]] = ..., budget_ns: _Optional[int] = ..., in_flight_max: _Optional[int] = ..., rebuild_ticks: _Optional[int] = ..., state_origin: _Optional[_Union[StateOrigin, str]] = ..., resume_token: _Optional[bytes] = ..., next_sequence: _Optional[int] = ..., resume_grace_ns: _Optional[int] = ..., heartbeat_interval_ns: _Optional[int] = ..., daemon_version: _Optional[str] = ..., daemon_id: _Optional[bytes] = ..., online_readout: _Optional[_Union[OnlineReadout, str]] = ..., shared_memory: _Optional[_Union[SharedMemory, _Mapping]] = ...) -> None: ...
+
+class SharedMemory(_message.Message):
+    __slots__ = ("address", "token", "slots", "layout_version")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    token: bytes
+    slots: int
+    layout_version: int
+    def __init__(self, address: _Optional[str] = ..., token: _Optional[bytes] = ..., slots: _Optional[int] = ..., layout_version: _Optional[int] = ...) -> None: ...
 
 class TickBatch(_message.Message):
     __slots__ = ("first_sequence", "records", "purpose")

@@ -19,7 +19,8 @@ from penstock_daemon import engine_memory as memory
 from penstock_daemon.device.backend import DeviceBackend
 from penstock_daemon.device.device import Device, DeviceSettings
 from penstock_daemon.engine import Engine, EngineSettings
-from penstock_daemon.engine_memory import Command, EngineSizes, Idle
+from penstock_daemon.engine_memory import Command, Idle
+from penstock_daemon.engine_sizes import EngineSizes
 from penstock_kernels.compiled import Int64s
 from penstock_kernels.packed import UNITS, PackedModel
 from penstock_tuning.bench.errors import BenchError

@@ -20,7 +20,8 @@ from penstock_client import Instrument
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.config import Config, load_config
 from penstock_daemon.engine import Engine, EngineSettings
-from penstock_daemon.engine_memory import Command, EngineSizes
+from penstock_daemon.engine_memory import Command
+from penstock_daemon.engine_sizes import EngineSizes
 from penstock_daemon.warm_up import WARM_UP_SOURCE
 from penstock_kernels.drive import new_place, run_predictions
 from penstock_kernels.model_file import LoadedModel, default_model, load_model
