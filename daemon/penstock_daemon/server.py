@@ -34,8 +34,8 @@ from penstock_daemon.device.backend import DeviceError
 from penstock_daemon.device.care import DeviceCare
 from penstock_daemon.device.select import Choice, make_engine
 from penstock_daemon.engine import Engine
-from penstock_daemon.engine_watch import EngineWatch
 from penstock_daemon.host_care import HostCare
+from penstock_daemon.keeper import Keeper
 from penstock_daemon.loop_link import LoopLink
 from penstock_daemon.metrics import MetricsSnapshot
 from penstock_daemon.metrics_server import MetricsServer
@@ -51,8 +51,6 @@ from penstock_daemon.snapshot import SnapshotTaker, predictions_of
 from penstock_daemon.socket_guard import AddressGuard, ListenError, check_port_free, guard_address
 
 SERVICES: Final = (SERVICE, "penstock.v1.ModelService", "penstock.v1.LatencyService")
-_KEEP_S: Final = 0.25  # How often heartbeats, graces and clocks are looked after.
-_LATE_KEEP_NS: Final = 1_000_000_000  # A keeper that comes later than this was held up with everybody else.
 _STOP_RECORDER_S: Final = 5.0
 
 _log = structlog.get_logger("penstock.daemon")
@@ -91,7 +89,7 @@ class Daemon:
         self._server: grpc.aio.Server | None = None
         self._health = HealthService()
         self._failed = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._memory_note = ""
         self._placement = placement.choose(config.engine.cores, config.server.cores, pin=config.engine.pin)
         self._host = HostCare(config.tuning, self._placement.engine)
@@ -143,8 +141,10 @@ class Daemon:
         warm_ns = await loop.run_in_executor(None, self._warm_up)
         await loop.run_in_executor(None, self._host.finish)
         self._serve_metrics()
-        self._keeper = asyncio.create_task(self._keep())
-        self._keeper.add_done_callback(self._keeper_ended)
+        looks = (self.engine.refresh_unix_offset, self._device.look)
+        keeper = Keeper(self.engine, looks, self.predictions.keep, self._notifier, self._set_serving)
+        self._keeping = asyncio.create_task(keeper.run())
+        self._keeping.add_done_callback(self._keeper_ended)
         # Once, here: everything that lives as long as the daemon exists now, and a collection that walks through it
         # later would hold the event loop for milliseconds.
         gc.collect()
@@ -281,47 +281,16 @@ class Daemon:
 
     # --- Service --------------------------------------------------------------------------------------------------
 
-    async def _keep(self) -> None:
-        """Look after what time brings, several times a second."""
-        watchdog_s = self._notifier.watchdog_interval_s
-        watched_s = 0.0
-        kept_ns = time.monotonic_ns()
-        watch, turned = EngineWatch(self.engine.buffers.words), True
-        while True:
-            await asyncio.sleep(_KEEP_S)
-            if not self.engine.alive:
-                _log.error("engine_gone", mend="the daemon stops; its supervisor should start it again")
-                self._failed.set()
-                return
-            self.engine.refresh_unix_offset()
-            self._device.look()
-            now_ns = time.monotonic_ns()
-            late_ns = max(now_ns - kept_ns - _LATE_KEEP_NS, 0)
-            kept_ns = now_ns
-            self.predictions.keep(now_ns, late_ns)
-            turns = watch.turns()
-            if turns != turned:
-                turned = turns
-                await self._tell_of_stall(stalled=not turns)
-            if turns and watchdog_s is not None and time.monotonic() - watched_s >= watchdog_s:
-                watched_s = time.monotonic()
-                self._notifier.watchdog()
+    async def _set_serving(self, serving: bool) -> None:
+        await admin_services.set_health(self._health, SERVICES, serving=serving)
 
-    async def _tell_of_stall(self, *, stalled: bool) -> None:
-        """Say that the engine stands still, or turns again; meanwhile health says NOT_SERVING and no watchdog is fed."""
-        if stalled:
-            _log.error(
-                "engine_stalled", mend="a supervisor with a watchdog starts the daemon again; else do it yourself"
-            )
-        else:
-            _log.warning("engine_turns_again", detail="it stood still for seconds; ticks of that time are late")
-        await admin_services.set_health(self._health, SERVICES, serving=not stalled)
-
-    def _keeper_ended(self, keeper: asyncio.Task[None]) -> None:
-        """Stop the daemon where the keeper failed: without it no silent client is noticed and no grace ends."""
-        if not keeper.cancelled() and keeper.exception() is not None:
-            _log.error("keeper_failed", exc_info=keeper.exception(), mend="report this; the daemon stops")
-            self._failed.set()
+    def _keeper_ended(self, keeping: asyncio.Task[None]) -> None:
+        """Stop the daemon where the keeper ended: without it no silent client is noticed and no grace ends."""
+        if keeping.cancelled():
+            return
+        if keeping.exception() is not None:
+            _log.error("keeper_failed", exc_info=keeping.exception(), mend="report this; the daemon stops")
+        self._failed.set()
 
     async def serve(self, stop: asyncio.Event) -> bool:
         """Serve until *stop* is set or the engine is gone. Returns whether the end was wanted."""
@@ -347,8 +316,8 @@ class Daemon:
             except TimeoutError:
                 _log.warning("drain_timeout", streams=self.predictions.streams, bound_s=drain_s)
             await self._server.stop(grace=0.2)
-        if self._keeper is not None:
-            self._keeper.cancel()
+        if self._keeping is not None:
+            self._keeping.cancel()
         if hasattr(self, "sessions"):
             await self.sessions.settle()
         self._stop_quietly(self._stop_engine)
