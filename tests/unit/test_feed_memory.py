@@ -1,3 +1,5 @@
+"""The feed's memory: its sum, and words that each have one meaning."""
+
 import pytest
 
 from penstock_daemon.arena import Arena
