@@ -8,8 +8,8 @@ The keys are in ``config_fields``, their limits in ``config_limits``, reading in
 
 from __future__ import annotations
 
+from penstock_daemon.config_budget import BudgetConfig, PathBudgetConfig
 from penstock_daemon.config_fields import (
-    BudgetConfig,
     Config,
     ConfigError,
     EngineConfig,
@@ -35,6 +35,7 @@ __all__ = [
     "MetricsConfig",
     "ModelsConfig",
     "OnlineConfig",
+    "PathBudgetConfig",
     "RecordConfig",
     "ServerConfig",
     "SessionsConfig",

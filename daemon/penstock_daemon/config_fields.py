@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from penstock_daemon.addresses import default_server_address
+from penstock_daemon.config_budget import BudgetConfig, PathBudgetConfig
 from penstock_daemon.config_limits import (
     Between,
     Cpus,
@@ -274,18 +275,6 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class BudgetConfig:
-    """Bounds that every tick is measured against."""
-
-    total_us: Annotated[
-        int, Between(1, 100_000_000), "Bound of TOTAL; a prediction that is older when made is flagged LATE."
-    ] = 5_000
-    stale_us: Annotated[int, Between(1, 100_000_000), "From this age on it is flagged STALE: do not trade on it."] = (
-        6_000
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that can be configured. Made by ``load_config`` or ``defaults``, which leave no fault in it."""
 
@@ -300,6 +289,9 @@ class Config:
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     log: LogConfig = field(default_factory=LogConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
+    budget_grpc: PathBudgetConfig = field(default_factory=PathBudgetConfig)
+    budget_shared_memory: PathBudgetConfig = field(default_factory=PathBudgetConfig)
+    budget_feed: PathBudgetConfig = field(default_factory=PathBudgetConfig)
 
     @classmethod
     def defaults(cls, environ: Mapping[str, str] | None = None) -> Self:

@@ -51,14 +51,15 @@ class Between:
 
 @dataclass(frozen=True, slots=True)
 class OffOrBetween:
-    """A number within bounds, both included, or 0 for off."""
+    """A number within bounds, both included, or 0, which stands for *zero*."""
 
     low: float
     high: float
+    zero: str = "off"
 
     def words(self) -> str:
         """Return the bounds."""
-        return f"{number_text(self.low)} to {number_text(self.high)}; 0 is off"
+        return f"{number_text(self.low)} to {number_text(self.high)}; 0 is {self.zero}"
 
     def fault(self, value: object, cpus: Collection[int]) -> str | None:
         """Refuse what is neither, and NaN."""

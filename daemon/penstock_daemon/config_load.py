@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, get_origin
 
 from penstock_daemon.addresses import default_server_address
+from penstock_daemon.config_budget import budget_faults
 from penstock_daemon.config_fields import Config, ConfigError, Key, keys, section_types
 from penstock_daemon.config_limits import forgetting_least, online_cpus, parse_cpu_ranges
 
@@ -222,9 +223,7 @@ def _limit_fault(key: Key, value: object, cpus: Collection[int]) -> str | None:
 
 def _joint_faults(values: Mapping[str, Any]) -> Iterable[str]:
     """Yield what is wrong with values that are each sound but don't go together."""
-    total_us, stale_us = values["budget.total_us"], values["budget.stale_us"]
-    if stale_us < total_us:
-        yield f"budget.stale_us: must be at least budget.total_us ({total_us}), was {stale_us}"
+    yield from budget_faults(values)
     if values["online.enabled"] and values["online.states"] == 0:
         yield "online.states: must be at least 1 where online.enabled is true, was 0"
     forgetting, least = values["online.forgetting"], forgetting_least(values["online.units"])

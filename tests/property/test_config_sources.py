@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_daemon.config import Config, ConfigError, load_config, render_toml
+from penstock_daemon.config_budget import PATH_SECTIONS
 from penstock_daemon.config_fields import Key, keys
 from penstock_daemon.config_text import toml_value
 
@@ -93,7 +94,9 @@ def sound_values(key: Key) -> st.SearchStrategy[object]:
 @given(st.fixed_dictionaries({}, optional={key.path: sound_values(key) for key in KEYS}))
 def test_rendered_configuration_reads_back_as_the_same(values):
     sets = [f"{path}={_as_text(value)}" for path, value in values.items() if _survives_text(value)]
-    sets += ["budget.total_us=1", "server.cores=0-7"]  # So that the values go together.
+    sets += ["budget.total_us=100_000_000", "budget.stale_us=100_000_000"]  # So that the values go together.
+    sets += [f"{section}.total_us=0" for section in PATH_SECTIONS]
+    sets.append("server.cores=0-7")
     sets.append("online.forgetting=0.999999")  # Enough for any number of units.
     units_max = values.get("models.units_max", 16)
     sets.append(f"models.dense_units_max={min(values.get('models.dense_units_max', 0), units_max)}")
