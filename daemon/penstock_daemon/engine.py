@@ -15,7 +15,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -25,7 +24,8 @@ from penstock.v1.records import TICK_BYTES, TICK_DTYPE, Clock
 from penstock_daemon import engine_loop, rings
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.device.backend import DeviceError
-from penstock_daemon.engine_memory import AnswerBuffers, Command, Idle
+from penstock_daemon.engine_memory import AnswerBuffers, Command
+from penstock_daemon.engine_settings import EngineSettings
 from penstock_daemon.engine_sizes import EngineSizes, allocate
 from penstock_daemon.entry import bind
 from penstock_daemon.warm_up import WARM_UP_TICKS, send_warm_up
@@ -35,6 +35,8 @@ from penstock_kernels.predictor import PackedModel
 if TYPE_CHECKING:
     from penstock_daemon.device.device import Device
 
+__all__ = ["Engine", "EngineError", "EngineSettings"]
+
 _STOP_TIMEOUT_S: Final = 5.0
 _OTHER_BITS: Final = (
     "the resident kernel predicts other bits than the graphs do; set engine.device_mode to graph, and report this"
@@ -43,31 +45,6 @@ _OTHER_BITS: Final = (
 
 class EngineError(Exception):
     """The engine could not be started, or is gone."""
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """How the engine runs.
-
-    Attributes:
-        idle: what it does without work.
-        spin_ns: how long it looks again before it sleeps or naps.
-        nap_ns: length of a nap, for SPIN_THEN_SLEEP.
-        batch_max: ticks of one source between two looks at the others.
-        budget_ns, stale_ns: bounds of the flags LATE and STALE.
-        assist_max: batches up to this many ticks are predicted by who publishes them while the engine sleeps; only
-            for BLOCK, and 0 for never.
-        cpus: where the thread may run; empty leaves it as it is.
-    """
-
-    idle: Idle = Idle.BLOCK
-    spin_ns: int = 0
-    nap_ns: int = 50_000
-    batch_max: int = 64
-    budget_ns: int = 5_000_000
-    stale_ns: int = 6_000_000
-    assist_max: int = 0
-    cpus: frozenset[int] = frozenset()
 
 
 class Engine:
@@ -109,14 +86,9 @@ class Engine:
         self._given = 0  # Commands, those included.
         self._giving = threading.Lock()  # The warm-up gives commands from a thread of its own.
         words = self.buffers.settings
-        words[memory.BATCH_MAX] = settings.batch_max
-        words[memory.IDLE_KIND] = settings.idle
-        words[memory.SPIN_NS] = settings.spin_ns
-        words[memory.NAP_NS] = settings.nap_ns
+        settings.write(self.buffers)
         words[memory.ENGINE_EVENT] = self.engine_event
         words[memory.LOOP_EVENT] = self.loop_event
-        words[memory.BUDGET_NS] = settings.budget_ns
-        words[memory.STALE_NS] = settings.stale_ns
         self.refresh_unix_offset()
 
     def load_model(self, slot: int, packed: PackedModel, serial: int) -> None:
@@ -250,6 +222,7 @@ class Engine:
     def _forget_warm_up(self) -> None:
         self.buffers.histograms[:] = 0
         self.buffers.totals[:] = 0
+        self.buffers.breaches[:] = 0
 
     def stop(self) -> None:
         """Stop the thread and wait for it; a device whose launch hangs for longer is given up.
@@ -334,6 +307,7 @@ class Engine:
         """Set a closed source's cursors to 0: the engine has applied its CLOSE_SOURCE."""
         start = memory.cursor(source, 0)
         self.buffers.cursors[start : start + memory.CURSOR_WORDS] = 0
+        self.buffers.high_water[source] = 0
 
     def rewind_answers(self, source: int, position: int) -> None:
         """Let the egress send again from *position*, which the ring still holds."""

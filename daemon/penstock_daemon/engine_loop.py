@@ -32,8 +32,8 @@ from penstock_daemon.engine_turns import (
     rebuild_part,
     settle_source,
     turns_up,
-    wake_loop,
 )
+from penstock_daemon.engine_wake import wake_loop
 from penstock_daemon.native import clock_ns, compare_and_swap, eventfd_signal, fence, load_acquire, store_release
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")

@@ -99,7 +99,6 @@ SPIN_NS: Final = 2
 NAP_NS: Final = 3
 ENGINE_EVENT: Final = 4  # Descriptors of the two eventfds.
 LOOP_EVENT: Final = 5
-BUDGET_NS: Final = 6
 STALE_NS: Final = 7
 CYCLE_FRACTION: Final = 8  # Nanoseconds of a TSC cycle, in 2^-32; 0: durations come from CLOCK_MONOTONIC.
 BREAKER_RUN: Final = 9  # STALE predictions in a row that trip the breaker; 0 for never.

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from penstock.v1 import histogram
 from penstock.v1.records import PROBABILITY_ONE, PredictionFlag, Stage
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.engine_online import predict_online
+from penstock_daemon.engine_stages import age_flags, count_old, is_old, record_duration, skips_old, write_stages
 from penstock_daemon.native import clock_ns, load_acquire, store_release
 from penstock_kernels import predictor
 
@@ -34,11 +34,8 @@ _inline = njit(
     no_cfunc_wrapper=True,
 )
 
-_bucket_of = _compile(histogram.bucket_of)
-
 _WARMING = int(PredictionFlag.WARMING)
-_LATE = int(PredictionFlag.LATE)
-_STALE = int(PredictionFlag.STALE)
+_SKIPPED = int(PredictionFlag.SKIPPED)
 _RECEIVE, _RING, _FEATURES, _PREDICT = (
     int(Stage.RECEIVE),
     int(Stage.RING),
@@ -48,23 +45,6 @@ _RECEIVE, _RING, _FEATURES, _PREDICT = (
 _HORIZONS = predictor.HORIZONS
 _REBUILD_TICKS = predictor.REBUILD_TICKS
 _MONOTONIC = np.int32(1)
-_DURATION_MAX = 2**32 - 1
-
-
-@_compile
-def record_duration(m: Any, path: int, bulk: int, stage: int, duration_ns: int) -> None:
-    """Count one duration. m: Buffers; each row of the table has one writer."""
-    m.histograms[path, bulk, stage, _bucket_of(duration_ns)] += 1
-    m.totals[path, bulk, stage, 0] += duration_ns
-    m.totals[path, bulk, stage, 1] = max(m.totals[path, bulk, stage, 1], duration_ns)
-    if duration_ns < 0:
-        m.totals[path, bulk, stage, 2] += 1
-
-
-@_inline
-def saturated(duration_ns: int) -> int:
-    """Return a duration as a record holds it."""
-    return min(max(duration_ns, 0), _DURATION_MAX)
 
 
 # --- How an answer is written, whoever made it ------------------------------------------------------------------------
@@ -85,20 +65,6 @@ def describe(answer: Any, tick: Any, serial: Any, batch: int, unix_offset_ns: in
 
 
 @_inline
-def write_stages(
-    answer: Any, receive_ns: int, ring_ns: int, features_ns: int, upload_ns: int, predict_ns: int, download_ns: int
-) -> None:
-    """Write the durations of the stages into an answer, in the order of Stage."""
-    stages = answer.stage_ns
-    stages[0] = saturated(receive_ns)
-    stages[1] = saturated(ring_ns)
-    stages[2] = saturated(features_ns)
-    stages[3] = saturated(upload_ns)
-    stages[4] = saturated(predict_ns)
-    stages[5] = saturated(download_ns)
-
-
-@_inline
 def write_forecasts(answer: Any, forecasts: Any) -> None:
     """Write forecasts into an answer. forecasts: (HORIZONS_MAX, 4), of predict_step."""
     for horizon in range(forecasts.shape[0]):
@@ -112,6 +78,17 @@ def write_forecasts(answer: Any, forecasts: Any) -> None:
 
 
 @_inline
+def leave_out_forecasts(answer: Any) -> None:
+    """Write zeros for forecasts into an answer whose tick only updated its state."""
+    for horizon in range(answer.forecasts.shape[0]):
+        forecast = answer.forecasts[horizon]
+        forecast.expected_return = np.float32(0.0)
+        forecast.deviation = np.float32(0.0)
+        forecast.probability_up = 0
+        forecast.probability_down = 0
+
+
+@_inline
 def take_in(m: Any, header: Any, source: int, slot: int, state: int) -> int:
     """Put a tick that a state has taken in into its journal, and count it. Returns WARMING or 0."""
     seen = m.seen[state]
@@ -120,20 +97,6 @@ def take_in(m: Any, header: Any, source: int, slot: int, state: int) -> int:
         m.journal_words[state, kept, word] = m.tick_words[source, slot, word]
     m.seen[state] = seen + 1
     return _WARMING if seen < header[_REBUILD_TICKS] else 0
-
-
-@_inline
-def age_flags(m: Any, bulk: int, age_ns: int) -> int:
-    """Return LATE and STALE as an age makes them, and count them."""
-    flags = 0
-    if bulk == 0:
-        if age_ns > m.settings[memory.BUDGET_NS]:
-            flags |= _LATE
-            store_release(m.words, memory.LATE, m.words[memory.LATE] + 1)
-        if age_ns > m.settings[memory.STALE_NS]:
-            flags |= _STALE
-            store_release(m.words, memory.STALE, m.words[memory.STALE] + 1)
-    return flags
 
 
 @_inline
@@ -152,14 +115,25 @@ def hand_over(m: Any, base: int, consumed: int, published: int) -> None:
 
 @_inline
 def takeable(m: Any, source: int, limit: int) -> int:
-    """Return how many ticks of a source can be taken now: they wait, and their answers find room."""
+    """Return how many ticks of a source can be taken now: they wait, and their answers find room.
+
+    Args:
+        m: Buffers; the source's row of high_water is overwritten: the fullest that its rings were at such a look, the
+            answers that the ticks to be taken will get included.
+        source: whose ring.
+        limit: at most so many.
+    """
     base = source * memory.CURSOR_WORDS
     waiting = load_acquire(m.cursors, base + memory.TICK_PUBLISHED) - m.cursors[base + memory.TICK_CONSUMED]
     if waiting <= 0:
         return 0
     published = m.cursors[base + memory.PREDICTION_PUBLISHED]
-    room = m.tick_slots.shape[1] - (published - load_acquire(m.cursors, base + memory.PREDICTION_CONSUMED))
-    return min(waiting, room, limit)
+    kept = published - load_acquire(m.cursors, base + memory.PREDICTION_CONSUMED)
+    count = min(waiting, m.tick_slots.shape[1] - kept, limit)
+    highest = m.high_water[source]
+    highest[memory.HIGH_WATER_TICKS] = max(highest[memory.HIGH_WATER_TICKS], waiting)
+    highest[memory.HIGH_WATER_PREDICTIONS] = max(highest[memory.HIGH_WATER_PREDICTIONS], kept + count)
+    return count
 
 
 # --- The CPU's ticks --------------------------------------------------------------------------------------------------
@@ -202,31 +176,42 @@ def drain(m: Any, source: int, limit: int, marks: int) -> int:
             refuse(answer, tick)
             hand_over(m, base, consumed + offset + 1, published + offset + 1)
             continue
-        receive_ns = tick.ringed_ns - tick.received_ns
+        receive_ns = tick.ringed_ns - tick.first_ns
         ring_ns = taken_ns - tick.ringed_ns
         state = tick.state
+        rebuild = tick.rebuild != 0
+        advance = rebuild
+        if is_old(m, bulk, tick, taken_ns):
+            count_old(m)
+            advance = skips_old(m)
         flags = marks | predictor.tick_features(header, model_constants, m.running[state], tick, model_inputs)
         features_done_ns = clock_ns(_MONOTONIC)
         online = m.online_of[state]
         if online != memory.NO_ONLINE:
-            predict_online(m, header, model_weights, state, online, tick)
-        elif tick.rebuild == 0:
-            predictor.predict_step(header, model_weights, m.states[state], model_inputs, m.scratch, m.forecasts)
-        else:
+            predict_online(m, header, model_weights, state, online, tick, advance)
+        elif advance:
             predictor.advance_step(header, model_weights, m.states[state], model_inputs, m.scratch)
+        else:
+            predictor.predict_step(header, model_weights, m.states[state], model_inputs, m.scratch, m.forecasts)
         flags |= take_in(m, header, source, slot, state)
         answer.horizons = header[_HORIZONS]
-        write_forecasts(answer, m.forecasts)
+        if advance:
+            leave_out_forecasts(answer)
+        else:
+            write_forecasts(answer, m.forecasts)
+            predicted += 1
         done_ns = clock_ns(_MONOTONIC)
-        flags |= age_flags(m, bulk, done_ns - tick.received_ns)
-        if tick.rebuild != 0:
+        if rebuild:
             flags |= memory.ANSWER_REBUILT
         else:
-            predicted += 1
-            record_duration(m, path, bulk, _RECEIVE, receive_ns)
-            record_duration(m, path, bulk, _RING, ring_ns)
-            record_duration(m, path, bulk, _FEATURES, features_done_ns - taken_ns)
-            record_duration(m, path, bulk, _PREDICT, done_ns - features_done_ns)
+            if advance:
+                flags |= _SKIPPED
+            sequence = np.int64(tick.session_sequence)
+            flags |= age_flags(m, path, bulk, done_ns - tick.first_ns, done_ns)
+            record_duration(m, path, bulk, _RECEIVE, sequence, receive_ns)
+            record_duration(m, path, bulk, _RING, sequence, ring_ns)
+            record_duration(m, path, bulk, _FEATURES, sequence, features_done_ns - taken_ns)
+            record_duration(m, path, bulk, _PREDICT, sequence, done_ns - features_done_ns)
         answer.flags = flags
         write_stages(answer, receive_ns, ring_ns, features_done_ns - taken_ns, 0, done_ns - features_done_ns, 0)
         taken_ns = done_ns

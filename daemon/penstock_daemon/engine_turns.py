@@ -14,10 +14,10 @@ import numpy as np
 from numba import njit
 
 from penstock_daemon import engine_memory as memory
+from penstock_daemon.engine_wake import wake_loop
 from penstock_daemon.native import (
     clock_ns,
     compare_and_swap,
-    eventfd_signal,
     eventfd_wait,
     fence,
     load_acquire,
@@ -135,16 +135,6 @@ def own(m: Any) -> None:
     """Take the ownership of all states; who has it now gives it back within microseconds."""
     while not compare_and_swap(m.words, memory.OWNER, 0, 1):
         nap_ns(_OWN_NAP_NS)
-
-
-@_part
-def wake_loop(m: Any) -> None:
-    """Signal the event loop, if it waits: what was published before is visible to it after."""
-    fence()
-    if load_acquire(m.words, memory.LOOP_WAITING) != 0:
-        store_release(m.words, memory.LOOP_WAITING, 0)
-        store_release(m.words, memory.WAKES, m.words[memory.WAKES] + 1)
-        eventfd_signal(np.int32(m.settings[memory.LOOP_EVENT]))
 
 
 @_part

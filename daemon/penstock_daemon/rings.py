@@ -13,10 +13,10 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
-from penstock.v1.records import TICK_LENGTH_WORDS, TICK_RTYPE, Stage
+from penstock.v1.records import TICK_LENGTH_WORDS, TICK_RTYPE
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.engine_loop import assist
-from penstock_daemon.engine_ticks import record_duration
+from penstock_daemon.engine_stages import record_handed_over
 from penstock_daemon.native import clock_ns, eventfd_signal, fence, load_acquire, store_release
 
 # What publish_ticks returns instead of a count of refusals.
@@ -30,7 +30,6 @@ TIME_OUT_OF_RANGE: Final = 2
 _compile = njit(cache=True, error_model="numpy")
 
 _MONOTONIC = np.int32(1)
-_EGRESS, _TOTAL = int(Stage.EGRESS), int(Stage.TOTAL)
 _SPECIAL = memory.ANSWER_REFUSED | memory.ANSWER_REBUILT
 TIME_END: Final = 2**63  # ts_recv from here on is undefined, or after the year 2262.
 
@@ -190,12 +189,7 @@ def release_answers(m: Any, source: int, path: int, bulk: int, count: int, repea
         answer = m.prediction_slots[source, place]
         if answer.flags & _SPECIAL:
             continue
-        total_ns = now_ns - m.tick_slots[source, place].received_ns
-        made_ns = np.int64(0)
-        for stage in range(answer.stage_ns.shape[0]):
-            made_ns += np.int64(answer.stage_ns[stage])
-        record_duration(m, path, bulk, _EGRESS, total_ns - made_ns)
-        record_duration(m, path, bulk, _TOTAL, total_ns)
+        record_handed_over(m, path, bulk, answer, m.tick_slots[source, place].first_ns, now_ns)
     store_release(m.cursors, base + memory.PREDICTION_CONSUMED, consumed + count)
     if load_acquire(m.cursors, base + memory.TICK_CONSUMED) < m.cursors[base + memory.TICK_PUBLISHED]:
         wake_engine(m)  # It may have had no room for the answers.

@@ -18,12 +18,12 @@ from penstock_daemon import engine_memory as memory
 from penstock_daemon import rings
 from penstock_daemon.device.memory import Transfer
 from penstock_daemon.engine import Engine, EngineSettings
-from penstock_daemon.engine_memory import Command
+from penstock_daemon.engine_memory import Command, OldTick
 from penstock_kernels import online_layout
 from penstock_kernels.online_drive import new_online_place, run_online
 from penstock_kernels.predictor import pack
 from support.device_engines import DEVICE_SIZES, ITEMS_MAX, WARM_UP_TICKS, device_engine, device_settings, kept_asleep
-from support.engines import Source, close_source, driven, open_source, predict, publish, take
+from support.engines import Source, close_source, driven, frozen, open_source, predict, publish, take
 from support.host_device import HostDevice
 from support.models import HORIZONS, random_model
 from support.tick_stream import tick_stream
@@ -102,6 +102,36 @@ def test_refused_and_rebuilding_ticks_keep_their_places(running: Running) -> Non
     assert found["sequence"].tolist() == list(range(70, 130))
     forecasts, _ = driven(pack(MODELS[0]), ticks[good])
     assert found["forecasts"][good[70:]].tobytes() == forecasts[good[:70].sum() :].tobytes()
+
+
+@pytest.mark.parametrize("transfer", list(Transfer), ids=lambda transfer: transfer.name.lower())
+@pytest.mark.parametrize("policy", list(OldTick), ids=lambda policy: policy.name.lower())
+def test_old_ticks_of_a_micro_batch_are_predicted_or_only_taken_in_as_on_the_cpu(
+    transfer: Transfer, policy: OldTick
+) -> None:
+    ticks = tick_stream(31, 60)
+    old = np.arange(60) // 20 == 1
+    settings = EngineSettings(budget_ns=30_000_000_000, stale_ns=30_000_000_000, old_ticks=policy)
+    with device_engine(MODELS[0], settings=settings, device=device_settings(transfer)) as (engine, _):
+        source = open_source(engine)
+        with kept_asleep(engine):
+            for first in (0, 20, 40):
+                some, age_ns = frozen(ticks[first : first + 20]), 60_000_000_000 if old[first] else 0
+                stamp_ns = time.monotonic_ns() - age_ns
+                engine.publish_ticks(source.number, some, first, False, source.ids, source.states, stamp_ns)
+        found = take(engine, source, 60)
+        words = engine.buffers.words
+        assert words[memory.OLD_TICKS] == 20
+        assert words[memory.SKIPPED] == (20 if policy == OldTick.UPDATE else 0)
+        assert engine.buffers.seen[1] == 60
+        assert (found["batch"] == 60).all()
+    aged = np.where(old, np.uint32(PredictionFlag.LATE | PredictionFlag.STALE), np.uint32(0))
+    assert (found["flags"] & np.uint32(PredictionFlag.LATE | PredictionFlag.STALE)).tolist() == aged.tolist()
+    skipped = (found["flags"] & np.uint32(PredictionFlag.SKIPPED)) != 0
+    assert skipped.tolist() == (old if policy == OldTick.UPDATE else np.zeros(60, bool)).tolist()
+    forecasts, _ = driven(pack(MODELS[0]), ticks)
+    assert found["forecasts"][~skipped].tobytes() == forecasts[~skipped].tobytes()
+    assert not any(found["forecasts"][skipped].tobytes())
 
 
 @pytest.mark.parametrize("before", [0, 1, 130, 600])

@@ -1,4 +1,4 @@
-"""The layout of what engine and event loop share, and the histograms that both add to."""
+"""The layout of what engine and event loop share."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numba import njit
 
-from penstock.v1 import histogram
 from penstock.v1.records import TICK_BYTES, TICK_DTYPE
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.engine import Engine, EngineSettings
 from penstock_daemon.engine_sizes import EngineSizes, allocate
-from penstock_daemon.engine_ticks import record_duration
 from penstock_kernels.model import FAN_IN_MAX
 from penstock_kernels.predictor import pack
 from support.engines import SIZES
@@ -120,22 +116,3 @@ def test_largest_model_fits_its_slot() -> None:
             engine.load_model(0, pack(random_model(1, units=16 * SIZES.units_max)), serial=1)
     finally:
         engine.close()
-
-
-@given(
-    st.lists(st.integers(-(10**12), 10**13) | st.sampled_from([0, 999, 1000, 5_000_000, 10**11]), min_size=1),
-    st.tuples(st.integers(0, memory.PATHS - 1), st.integers(0, memory.PACES - 1), st.integers(0, memory.STAGES - 1)),
-)
-def test_durations_are_counted_where_the_contract_says(durations: list[int], row: tuple[int, int, int]) -> None:
-    tables = BUFFERS
-    tables.histograms[:] = 0
-    tables.totals[:] = 0
-    for duration in durations:
-        record_duration(tables, *row, duration)
-    expected = np.zeros(histogram.BUCKETS, np.int64)
-    for duration in durations:
-        expected[histogram.bucket_of(duration)] += 1
-    assert (tables.histograms[row] == expected).all()
-    assert tables.histograms.sum() == len(durations), "no other row was touched"
-    negative = sum(duration < 0 for duration in durations)
-    assert tables.totals[row].tolist() == [sum(durations), max(0, *durations), negative, 0]

@@ -15,22 +15,22 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from penstock.v1.records import Stage
+from penstock.v1.records import PredictionFlag, Stage
 from penstock_daemon import engine_memory
 from penstock_daemon.device import memory
+from penstock_daemon.engine_stages import age_flags, count_old, is_old, record_duration, skips_old, write_stages
 from penstock_daemon.engine_ticks import (
-    age_flags,
     count_ticks,
     describe,
     hand_over,
-    record_duration,
+    leave_out_forecasts,
     refuse,
     take_in,
     takeable,
     write_forecasts,
-    write_stages,
 )
-from penstock_daemon.engine_turns import turns_up, wake_loop
+from penstock_daemon.engine_turns import turns_up
+from penstock_daemon.engine_wake import wake_loop
 from penstock_daemon.native import clock_ns, load_acquire
 from penstock_kernels import predictor
 from penstock_kernels.compiled import inlined
@@ -50,6 +50,7 @@ _RECEIVE, _RING, _UPLOAD, _PREDICT, _DOWNLOAD = (
 )
 _TICK_SLOT_BYTES = engine_memory.TICK_SLOT_BYTES
 _HORIZONS = predictor.HORIZONS
+_SKIPPED = int(PredictionFlag.SKIPPED)
 _NOBODY = -1
 
 
@@ -58,7 +59,7 @@ def gather(m: Any, d: Any) -> int:
     """Choose the ticks of the next micro-batch, and write its blocks. Returns how many ticks, refused ones included.
 
     Args:
-        m: Buffers; nothing of it is written.
+        m: Buffers; nothing but high_water is written.
         d: DeviceBuffers; the batch and the work's blocks are overwritten.
     """
     sources = m.source_table.shape[0]
@@ -140,6 +141,7 @@ def place(m: Any, d: Any) -> None:
     for turn in range(d.words[memory.BATCH_SOURCES]):
         source = d.batch_source[turn]
         consumed = m.cursors[source * engine_memory.CURSOR_WORDS + engine_memory.TICK_CONSUMED]
+        bulk = m.source_table[source, engine_memory.SOURCE_BULK]
         for offset in range(d.batch_taken[turn]):
             block = d.entry_item[entry]
             if block != _NOBODY:
@@ -147,7 +149,9 @@ def place(m: Any, d: Any) -> None:
                 d.block_next[block] = item + 1
                 d.entry_item[entry] = item
                 slot = (consumed + offset) & (slots - 1)
-                advance = m.tick_slots[source, slot].rebuild != 0
+                tick = m.tick_slots[source, slot]
+                skipped = skips_old(m) and is_old(m, bulk, tick, d.words[memory.GATHERED_NS])
+                advance = tick.rebuild != 0 or skipped
                 at = d.settings[memory.TICKS_AT] + (source * slots + slot) * _TICK_SLOT_BYTES
                 write_item(d, item, m.tick_words[source, slot], at, advance)
             entry += 1
@@ -229,26 +233,37 @@ def publish_source(m: Any, d: Any, source: int, count: int, entry: int) -> None:
         if item == _NOBODY:
             refuse(answer, tick)
             continue
-        receive_ns = tick.ringed_ns - tick.received_ns
+        receive_ns = tick.ringed_ns - tick.first_ns
         ring_ns = gathered_ns - tick.ringed_ns
         started_ns = d.result_words[item, memory.RESULT_STARTED_NS] - ahead_ns
         done_ns = d.result_words[item, memory.RESULT_DONE_NS] - ahead_ns
         flags = np.int64(d.result_halves[item, memory.RESULT_FLAGS])
         flags |= take_in(m, header, source, slot, tick.state)
-        flags |= age_flags(m, bulk, seen_ns - tick.received_ns)
         answer.horizons = header[_HORIZONS]
-        write_forecasts(answer, d.forecasts[item])
-        if tick.rebuild != 0:
+        rebuild = tick.rebuild != 0
+        advance = rebuild
+        if is_old(m, bulk, tick, gathered_ns):
+            count_old(m)
+            advance = skips_old(m)
+        if advance:
+            leave_out_forecasts(answer)
+        else:
+            write_forecasts(answer, d.forecasts[item])
+            predicted += 1
+        upload_ns, predict_ns, download_ns = started_ns - gathered_ns, done_ns - started_ns, seen_ns - done_ns
+        if rebuild:
             flags |= engine_memory.ANSWER_REBUILT
         else:
-            predicted += 1
-            record_duration(m, path, bulk, _RECEIVE, receive_ns)
-            record_duration(m, path, bulk, _RING, ring_ns)
-            record_duration(m, path, bulk, _UPLOAD, started_ns - gathered_ns)
-            record_duration(m, path, bulk, _PREDICT, done_ns - started_ns)
-            record_duration(m, path, bulk, _DOWNLOAD, seen_ns - done_ns)
+            if advance:
+                flags |= _SKIPPED
+            sequence = np.int64(tick.session_sequence)
+            flags |= age_flags(m, path, bulk, seen_ns - tick.first_ns, seen_ns)
+            record_duration(m, path, bulk, _RECEIVE, sequence, receive_ns)
+            record_duration(m, path, bulk, _RING, sequence, ring_ns)
+            record_duration(m, path, bulk, _UPLOAD, sequence, upload_ns)
+            record_duration(m, path, bulk, _PREDICT, sequence, predict_ns)
+            record_duration(m, path, bulk, _DOWNLOAD, sequence, download_ns)
         answer.flags = flags
-        upload_ns, predict_ns, download_ns = started_ns - gathered_ns, done_ns - started_ns, seen_ns - done_ns
         write_stages(answer, receive_ns, ring_ns, 0, upload_ns, predict_ns, download_ns)
     hand_over(m, base, consumed + count, published + count)
     count_ticks(m, count, predicted)

@@ -38,8 +38,8 @@ from penstock_daemon.engine_turns import (
     rebuild_part,
     settle_source,
     turns_up,
-    wake_loop,
 )
+from penstock_daemon.engine_wake import wake_loop
 from penstock_daemon.native import clock_ns, load_acquire, store_release
 from penstock_kernels.cuda import layout
 
