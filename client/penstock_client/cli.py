@@ -69,6 +69,7 @@ def run_command(arguments: Sequence[str] | None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every command."""
     from penstock_client.daemon_commands import add_daemon_commands
+    from penstock_client.feed_command import add_feed
     from penstock_client.file_commands import add_file_commands
     from penstock_client.latency_command import add_latency
     from penstock_client.replay_command import add_replay
@@ -85,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_file_commands(commands)
     add_daemon_commands(commands)
     add_latency(commands)
+    add_feed(commands)
     version = commands.add_parser("version", help="say which versions are at work")
     version.set_defaults(run=_run_version)
     completion = commands.add_parser(

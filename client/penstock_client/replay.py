@@ -25,6 +25,7 @@ from penstock.v1.records import PREDICTION_BYTES, PREDICTION_DTYPE, TICK_BYTES
 from penstock_client.batches import Batch, TickError
 from penstock_client.channel import checked_address, open_channel
 from penstock_client.errors import DeadlineExceeded, PenstockError
+from penstock_client.event_loop import loop_factory
 from penstock_client.files.sessions import RecordedSession
 from penstock_client.instruments import Instrument, Pace
 from penstock_client.reconnect import ReconnectPolicy
@@ -169,7 +170,7 @@ def replay(plan: ReplayPlan, look: Look | None = None) -> ReplayRun:
         plan: what to do.
         look: called about every LOOK_S on the loop; must be quick.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(replay_async(plan, look))
 
 
@@ -388,12 +389,3 @@ class _Replayer:
                     f"{run.lost} ticks have no answer, and none came for timeout={run.plan.timeout_s:g} s; "
                     "look at the daemon's log, or allow more with --timeout"
                 )
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's loop where it is installed; None for asyncio's own."""
-    try:
-        import uvloop
-    except ModuleNotFoundError:
-        return None
-    return uvloop.new_event_loop
