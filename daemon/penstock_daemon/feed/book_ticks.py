@@ -1,0 +1,117 @@
+"""How a book becomes a tick: an mbp-1 record with the top after the event, written only when it says something new.
+
+    a trade always gives a tick; anything else, if the top or its soundness is not what the last tick told
+
+What was told is compared, not what stood before the message: a change made by a message that was refused half-way is
+told with the next one of its instrument.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from numba import njit
+
+from penstock.v1.records import TICK_LENGTH_WORDS, TICK_RTYPE, UNDEFINED_PRICE, BookFlag
+from penstock_daemon.feed.book_memory import ASK, BID, LEVEL_ORDERS, LEVEL_SHARES, TOLD_ASK, TOLD_BID, TOLD_FLAGS
+from penstock_daemon.feed.memory import NO_TICK
+from penstock_daemon.feed.price_levels import best_count, best_price
+
+ACTION_ADD: Final = ord("A")
+ACTION_CANCEL: Final = ord("C")
+ACTION_MODIFY: Final = ord("M")
+ACTION_TRADE: Final = ord("T")
+SIDE_ASK: Final = ord("A")  # Of a trade: the aggressor sold.
+SIDE_BID: Final = ord("B")  # Of a trade: the aggressor bought.
+SIDE_NONE: Final = ord("N")
+PUBLISHER_ID: Final = 2  # As Databento numbers Nasdaq's ITCH.
+_LAST = int(BookFlag.LAST)
+_MAYBE_BAD_BOOK = int(BookFlag.MAYBE_BAD_BOOK)
+
+_part = njit(nogil=True, cache=True, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+@_part
+def tell(
+    books: Any, instrument: int, action: int, side: int, price: int, size: int, ts_event: int, sequence: int, out: Any
+) -> int:
+    """Write the tick of one event, if it says anything.
+
+    Args:
+        books: Books; the row of ``told`` is overwritten.
+        instrument: index of the book.
+        action: ACTION_TRADE, or what the event was.
+        side: of the aggressor, or of the order.
+        price: of the trade, 1e-9; else UNDEFINED_PRICE.
+        size: of the trade; else 0.
+        ts_event: Unix ns.
+        sequence: 32 bits for the record.
+        out: TICK_DTYPE; record 0 is overwritten but for ``ts_recv``, which is the caller's.
+
+    Returns:
+        *instrument*, or NO_TICK.
+    """
+    bid = 2 * instrument + BID
+    ask = 2 * instrument + ASK
+    bid_px = best_price(books, bid)
+    bid_sz = best_count(books, bid, LEVEL_SHARES)
+    bid_ct = best_count(books, bid, LEVEL_ORDERS)
+    ask_px = best_price(books, ask)
+    ask_sz = best_count(books, ask, LEVEL_SHARES)
+    ask_ct = best_count(books, ask, LEVEL_ORDERS)
+    flags = _LAST
+    if books.unsound[instrument] != 0:
+        flags = _LAST | _MAYBE_BAD_BOOK
+    told = books.told
+    if (
+        action != ACTION_TRADE
+        and told[instrument, TOLD_BID] == bid_px
+        and told[instrument, TOLD_BID + 1] == bid_sz
+        and told[instrument, TOLD_BID + 2] == bid_ct
+        and told[instrument, TOLD_ASK] == ask_px
+        and told[instrument, TOLD_ASK + 1] == ask_sz
+        and told[instrument, TOLD_ASK + 2] == ask_ct
+        and told[instrument, TOLD_FLAGS] == flags & _MAYBE_BAD_BOOK
+    ):
+        return NO_TICK
+    told[instrument, TOLD_BID] = bid_px
+    told[instrument, TOLD_BID + 1] = bid_sz
+    told[instrument, TOLD_BID + 2] = bid_ct
+    told[instrument, TOLD_ASK] = ask_px
+    told[instrument, TOLD_ASK + 1] = ask_sz
+    told[instrument, TOLD_ASK + 2] = ask_ct
+    told[instrument, TOLD_FLAGS] = flags & _MAYBE_BAD_BOOK
+    tick = out[0]
+    tick.length = TICK_LENGTH_WORDS
+    tick.rtype = TICK_RTYPE
+    tick.publisher_id = PUBLISHER_ID
+    tick.instrument_id = books.instrument_ids[instrument]
+    tick.ts_event = ts_event
+    tick.price = price
+    tick.size = size
+    tick.action = action
+    tick.side = side
+    tick.flags = flags
+    tick.depth = 0
+    tick.ts_in_delta = 0
+    tick.sequence = sequence
+    tick.bid_px = bid_px
+    tick.ask_px = ask_px
+    tick.bid_sz = bid_sz
+    tick.ask_sz = ask_sz
+    tick.bid_ct = bid_ct
+    tick.ask_ct = ask_ct
+    return instrument
+
+
+@_part
+def tell_quote(books: Any, instrument: int, action: int, owner: int, ts_event: int, out: Any) -> int:
+    """Write the tick of an order that came, went or changed, if the top is another. Arguments and result: of ``tell``."""
+    side = SIDE_ASK if owner & 1 == ASK else SIDE_BID
+    return tell(books, instrument, action, side, UNDEFINED_PRICE, 0, ts_event, 0, out)
+
+
+@_part
+def tell_trade(books: Any, instrument: int, side: int, price: int, size: int, ts_event: int, out: Any) -> int:
+    """Write the tick of a trade. Arguments and result: of ``tell``."""
+    return tell(books, instrument, ACTION_TRADE, side, price, size, ts_event, 0, out)
