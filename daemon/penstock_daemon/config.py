@@ -9,6 +9,7 @@ The keys are in ``config_fields``, their limits in ``config_limits``, reading in
 from __future__ import annotations
 
 from penstock_daemon.config_budget import BudgetConfig, PathBudgetConfig
+from penstock_daemon.config_feed import FeedConfig
 from penstock_daemon.config_fields import (
     Config,
     ConfigError,
@@ -30,6 +31,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "EngineConfig",
+    "FeedConfig",
     "LogConfig",
     "MemoryConfig",
     "MetricsConfig",

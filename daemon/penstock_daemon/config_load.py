@@ -16,6 +16,7 @@ from typing import Any, Final, get_origin
 
 from penstock_daemon.addresses import default_server_address
 from penstock_daemon.config_budget import budget_faults
+from penstock_daemon.config_feed import feed_faults
 from penstock_daemon.config_fields import Config, ConfigError, Key, keys, section_types
 from penstock_daemon.config_limits import forgetting_least, online_cpus, parse_cpu_ranges
 
@@ -224,6 +225,7 @@ def _limit_fault(key: Key, value: object, cpus: Collection[int]) -> str | None:
 def _joint_faults(values: Mapping[str, Any]) -> Iterable[str]:
     """Yield what is wrong with values that are each sound but don't go together."""
     yield from budget_faults(values)
+    yield from feed_faults(values)
     if values["online.enabled"] and values["online.states"] == 0:
         yield "online.states: must be at least 1 where online.enabled is true, was 0"
     forgetting, least = values["online.forgetting"], forgetting_least(values["online.units"])

@@ -11,11 +11,24 @@ from hypothesis import strategies as st
 from penstock_daemon.config import Config, ConfigError, load_config, render_toml
 from penstock_daemon.config_budget import PATH_SECTIONS
 from penstock_daemon.config_fields import Key, keys
+from penstock_daemon.config_limits import PowerOfTwo
 from penstock_daemon.config_text import toml_value
 
 CPUS = frozenset(range(8))
 KEYS = tuple(keys())
 KEYS_BY_PATH = {key.path: key for key in KEYS}
+
+FEED_SAMPLES = {
+    "group": ["", "239.1.2.3:26400"],
+    "group_b": ["", "224.0.0.1:1"],
+    "interface": ["", "lo", "10.0.0.1"],
+    "interface_b": ["", "eth1"],
+    "name": ["feed", "Nasdaq, line A"],
+    "instruments": ["A=1", "A = 1, BTCUSDT=4294967295"],
+    "date": ["", "2010-12-24"],
+    "time_zone": ["UTC"],
+    "recovery": ["", "localhost:1", "[::1]:65535"],
+}
 
 anything = st.text(max_size=40) | st.sampled_from(["nan", "-1", "1e400", "9" * 5000, "[[]]", "\udcff", "\0", "true"])
 names = st.sampled_from(sorted(KEYS_BY_PATH)) | st.text(max_size=20)
@@ -74,12 +87,12 @@ def sound_values(key: Key) -> st.SearchStrategy[object]:
         return st.sampled_from(["unix:/run/penstock.sock", 'unix:a b\té\\".sock', "[::1]:0", "localhost:65535"])
     if key.path == "metrics.address":
         return st.sampled_from(["", "127.0.0.1:0", "[::1]:9464"])
-    if key.path == "sessions.in_flight_max":
-        return st.integers(6, 20).map(lambda power: 2**power)
     if key.path == "engine.device":
         return st.sampled_from(["auto", "cpu", "cuda", "cuda:0", "cuda:15"])
-    if key.path == "engine.device_batch_max":
-        return st.integers(0, 12).map(lambda power: 2**power)
+    if key.section == "feed" and key.name in FEED_SAMPLES:
+        return st.sampled_from(FEED_SAMPLES[key.name])
+    if isinstance(key.limit, PowerOfTwo):
+        return st.integers(key.limit.low.bit_length() - 1, key.limit.high.bit_length() - 1).map(lambda power: 2**power)
     if key.kind is bool:
         return st.booleans()
     if key.kind is int:
@@ -96,7 +109,9 @@ def test_rendered_configuration_reads_back_as_the_same(values):
     sets = [f"{path}={_as_text(value)}" for path, value in values.items() if _survives_text(value)]
     sets += ["budget.total_us=100_000_000", "budget.stale_us=100_000_000"]  # So that the values go together.
     sets += [f"{section}.total_us=0" for section in PATH_SECTIONS]
-    sets.append("server.cores=0-7")
+    sets += ["server.cores=0-7", "feed.group=239.1.2.3:26400"]
+    if not values.get("feed.instruments"):
+        sets.append("feed.instruments=A=1")
     sets.append("online.forgetting=0.999999")  # Enough for any number of units.
     units_max = values.get("models.units_max", 16)
     sets.append(f"models.dense_units_max={min(values.get('models.dense_units_max', 0), units_max)}")

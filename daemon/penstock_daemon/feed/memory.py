@@ -143,7 +143,7 @@ NEGATIVE: Final = 82  # Packets stamped after they were received: the wall clock
 KERNEL_TO_USER_NS: Final = 83  # Sum over PACKETS that have a stamp.
 KERNEL_TO_USER_MAX_NS: Final = 84
 BATCHES: Final = 85  # recvmmsg calls that brought packets.
-OVERSIZED: Final = 86  # Messages longer than MESSAGE_BYTES, of those applied.
+UNIX_OFFSET_NS: Final = 86  # CLOCK_REALTIME minus CLOCK_MONOTONIC, as read after the last batch; no count.
 FEED_WORDS: Final = 96
 
 

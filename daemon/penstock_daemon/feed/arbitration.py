@@ -1,0 +1,206 @@
+"""What becomes of each packet, whichever line it came by: whose session it is of, and where its messages belong.
+
+A packet is taken for what it says only as far as others bear it out:
+
+    another session         at once where this one has ended or is quiet; else after CONFIRM packets of it in a row
+    the session just left   LEFT_CONFIRM of them: the slower line is still in it
+    beyond the window       where it follows what is known, the oldest gaps are given up for it; else after CONFIRM in a row
+
+Lines are equal: the first that brings a message wins, and the others' copies are compared with it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from penstock_daemon.feed import memory as feed
+from penstock_daemon.feed.books import mark_unsound, new_session
+from penstock_daemon.feed.native_socket import send_bytes
+from penstock_daemon.feed.packets import (
+    END_OF_SESSION,
+    HEADER_BYTES,
+    LENGTH_BYTES,
+    SOUND,
+    big_endian,
+    count_of,
+    packet_fault,
+    part,
+    sequence_of,
+)
+from penstock_daemon.feed.publish import flush
+from penstock_daemon.feed.window import gap_end, give_up_gap, look_for_gap, take_message
+from penstock_daemon.native import load_acquire
+
+CONFIRM: Final = 3
+LEFT_CONFIRM: Final = 64
+QUIET_NS: Final = 2_000_000_000  # Senders give a sign of life every second.
+REQUEST_MAX: Final = 0xFFFE  # Messages of one request.
+
+
+@part
+def take_packet(f: Any, books: Any, ring: Any, line: int, data: Any, at: int, length: int, stamps: Any) -> None:
+    """Take one packet, or drop it whole; every packet is counted by what became of it.
+
+    Args:
+        f: FeedMemory; its words and window are overwritten.
+        books: Books; overwritten.
+        ring: Ring of the feed's source; ticks are published.
+        line: which it came by.
+        data: uint8, 1-D.
+        at: where it begins.
+        length: its bytes; over PACKET_BYTES where it was cut by its buffer.
+        stamps: Stamps.
+    """
+    words = f.words
+    now_ns = stamps.received_ns
+    words[feed.PACKETS + line] += 1
+    fault = packet_fault(data, at, length)
+    if fault != SOUND:
+        words[feed.MALFORMED + fault] += 1
+        return
+    sequence = sequence_of(data, at)
+    header_count = count_of(data, at)
+    count = 0 if header_count == END_OF_SESSION else header_count
+    high, low = big_endian(data, at, 8), big_endian(data, at + 8, 2)
+    if words[feed.EXPECTED] == 0 or high != words[feed.SESSION_HIGH] or low != words[feed.SESSION_LOW]:
+        if line == feed.LINE_RECOVERY or not _admitted(words, high, low, sequence, count, now_ns):
+            words[feed.OTHER_SESSION] += 1
+            return
+        _begin_session(f, books, high, low, sequence, count)
+    words[feed.HEARD_NS] = now_ns
+    words[feed.OTHER_COUNT] = 0
+    end = sequence + count
+    words[feed.MESSAGES] += count
+    if end > words[feed.EXPECTED] + f.slots.shape[0] and not _reached(f, books, ring, sequence, count, now_ns):
+        words[feed.FAR_PACKETS] += 1
+        words[feed.FAR_MESSAGES] += count
+        flush(f, ring)
+        return
+    if count == 0:
+        words[feed.ENDS if header_count == END_OF_SESSION else feed.HEARTBEATS] += 1
+        if header_count == END_OF_SESSION:
+            words[feed.ENDED] = 1
+    elif _take_messages(f, books, ring, line, data, at, sequence, count, stamps):
+        words[feed.DATA_PACKETS] += 1
+        words[feed.FAR_COUNT] = 0
+        words[feed.ENDED] = 0
+    else:
+        words[feed.DUPLICATE_PACKETS] += 1
+    words[feed.KNOWN_END] = max(words[feed.KNOWN_END], end)
+    look_for_gap(f, now_ns)
+    if line == feed.LINE_RECOVERY and words[feed.ATTEMPTS] > 0 and words[feed.EXPECTED] > words[feed.REQUESTED]:
+        words[feed.DEADLINE_NS] = now_ns  # A part of the answer: the rest is asked for at once.
+    flush(f, ring)
+
+
+@part
+def _take_messages(
+    f: Any, books: Any, ring: Any, line: int, data: Any, at: int, sequence: int, count: int, stamps: Any
+) -> bool:
+    """Take all messages of a sound packet. Returns whether any of them was new."""
+    fresh = False
+    place = at + HEADER_BYTES
+    for index in range(count):
+        size = big_endian(data, place, LENGTH_BYTES)
+        place += LENGTH_BYTES
+        if take_message(f, books, ring, data, place, size, sequence + index, line, stamps):
+            fresh = True
+        place += size
+    return fresh
+
+
+@part
+def _admitted(words: Any, high: int, low: int, sequence: int, count: int, now_ns: int) -> bool:
+    """Return whether a packet of another session begins it. Overwrites what is known of other sessions."""
+    if words[feed.EXPECTED] == 0 or now_ns - words[feed.HEARD_NS] > QUIET_NS:
+        return True
+    left = words[feed.SESSIONS] > 1 and high == words[feed.LEFT_HIGH] and low == words[feed.LEFT_LOW]
+    if words[feed.ENDED] != 0 and not left:
+        return True
+    follows = high == words[feed.OTHER_HIGH] and low == words[feed.OTHER_LOW] and sequence == words[feed.OTHER_NEXT]
+    words[feed.OTHER_COUNT] = words[feed.OTHER_COUNT] + 1 if follows and words[feed.OTHER_COUNT] > 0 else 1
+    words[feed.OTHER_HIGH] = high
+    words[feed.OTHER_LOW] = low
+    words[feed.OTHER_NEXT] = sequence + count
+    return words[feed.OTHER_COUNT] >= (LEFT_CONFIRM if left else CONFIRM)
+
+
+@part
+def _begin_session(f: Any, books: Any, high: int, low: int, sequence: int, count: int) -> None:
+    """Leave the session there was and begin another, joined where its first packet here is."""
+    words = f.words
+    window = f.slots.shape[0]
+    if words[feed.EXPECTED] != 0:
+        words[feed.LEFT_HIGH] = words[feed.SESSION_HIGH]
+        words[feed.LEFT_LOW] = words[feed.SESSION_LOW]
+    if words[feed.GAP_SINCE_NS] != 0:
+        words[feed.GAPS_UNRECOVERED] += 1
+        words[feed.LOST] += words[feed.KNOWN_END] - words[feed.EXPECTED] - words[feed.HELD]
+    words[feed.DISCARDED] += words[feed.HELD]
+    for word in (feed.HELD, feed.GAP_SINCE_NS, feed.ENDED, feed.FAR_COUNT, feed.OTHER_COUNT, feed.ATTEMPTS):
+        words[word] = 0
+    for place in range(window):
+        f.slots[place, feed.SLOT_SEQUENCE] = 0
+    words[feed.SESSIONS] += 1
+    words[feed.SESSION_HIGH] = high
+    words[feed.SESSION_LOW] = low
+    words[feed.MIDNIGHT_NS] = load_acquire(words, feed.MIDNIGHT_NEXT_NS)
+    new_session(books)
+    first = 1
+    if sequence - 1 + count > window:  # What came before can't be held for: join here.
+        first = sequence
+        words[feed.LATE_JOINS] += 1
+        mark_unsound(books)
+    words[feed.EXPECTED] = first
+    words[feed.KNOWN_END] = first
+
+
+@part
+def _reached(f: Any, books: Any, ring: Any, sequence: int, count: int, now_ns: int) -> bool:
+    """Make room for a packet beyond the window, where there is reason to. Returns whether it is within now."""
+    words = f.words
+    end = sequence + count
+    follows = sequence <= words[feed.KNOWN_END]
+    if not follows:
+        near = words[feed.FAR_COUNT] > 0 and sequence == words[feed.FAR_NEXT]
+        words[feed.FAR_COUNT] = words[feed.FAR_COUNT] + 1 if near else 1
+        words[feed.FAR_NEXT] = end
+        if words[feed.FAR_COUNT] < CONFIRM:
+            return False
+        words[feed.FAR_COUNT] = 0
+        words[feed.KNOWN_END] = sequence
+    while words[feed.EXPECTED] < words[feed.KNOWN_END] and end > words[feed.EXPECTED] + f.slots.shape[0]:
+        give_up_gap(f, books, ring, now_ns)
+    return True
+
+
+@part
+def tend_gap(f: Any, books: Any, ring: Any, now_ns: int) -> None:
+    """Ask for what is missing, again, or give it up; to be called once DEADLINE_NS is over. Never waits."""
+    words, settings = f.words, f.settings
+    server = settings[feed.DESCRIPTORS + feed.LINE_RECOVERY]
+    if words[feed.ATTEMPTS] > 0 and words[feed.EXPECTED] > words[feed.REQUESTED]:
+        words[feed.ATTEMPTS] = 0
+    if server < 0 or words[feed.ATTEMPTS] >= settings[feed.RECOVERY_ATTEMPTS]:
+        give_up_gap(f, books, ring, now_ns)
+        flush(f, ring)
+        return
+    _write(f.request, 0, 8, words[feed.SESSION_HIGH])
+    _write(f.request, 8, 2, words[feed.SESSION_LOW])
+    _write(f.request, 10, 8, words[feed.EXPECTED])
+    _write(f.request, 18, 2, min(gap_end(f) - words[feed.EXPECTED], REQUEST_MAX))
+    words[feed.REQUESTS] += 1
+    if send_bytes(np.int32(server), f.request, HEADER_BYTES) != HEADER_BYTES:
+        words[feed.REQUEST_ERRORS] += 1
+    words[feed.REQUESTED] = words[feed.EXPECTED]
+    words[feed.ATTEMPTS] += 1
+    words[feed.DEADLINE_NS] = now_ns + settings[feed.RECOVERY_TIMEOUT_NS]
+
+
+@part
+def _write(data: Any, at: int, count: int, value: int) -> None:
+    """Write *value* big-endian into *count* bytes of *data*."""
+    for index in range(count):
+        data[at + index] = (value >> (8 * (count - 1 - index))) & 0xFF
