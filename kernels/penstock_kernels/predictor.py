@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from penstock.v1.records import BookFlag, PredictionFlag
 from penstock_kernels.compiled import Float32s, Float64s, Int64, Int64s, compiled, inlined
 from penstock_kernels.features import ELAPSED_NS, RAW, RUNNING_WORDS, features_advance
 from penstock_kernels.lanes import LANES, load, store
@@ -52,6 +53,7 @@ __all__ = [
     "UNITS",
     "PackedModel",
     "advance_step",
+    "book_flags",
     "features_step",
     "input_words",
     "pack",
@@ -64,6 +66,8 @@ __all__ = [
 
 
 _S_PER_NS: Final = 1e-9
+_MAYBE_BAD_BOOK: Final = int(BookFlag.MAYBE_BAD_BOOK)
+_BOOK_UNSOUND: Final = int(PredictionFlag.BOOK_UNSOUND)
 
 
 def state_words(header: Int64s) -> int:
@@ -139,15 +143,24 @@ def features_step(
     return flags
 
 
+@inlined
+def book_flags(tick: Any) -> int:
+    """Return BOOK_UNSOUND for a tick whose source calls its book so, else 0.
+
+    Features are the same either way, so a device's kernels know nothing of it: who reads their answers adds it.
+    """
+    return _BOOK_UNSOUND if tick.flags & _MAYBE_BAD_BOOK else 0
+
+
 @compiled
 def tick_features(header: Int64s, constants: Float64s, running: Float64s, tick: Any, inputs: Float32s) -> int:
-    """Feed one tick to features_step, and return its flags. running, inputs: overwritten.
+    """Feed one tick to features_step, and return its flags, book_flags included. running, inputs: overwritten.
 
     Args:
         tick: a record with a tick's fields: of TICK_DTYPE, or of a ring.
         header, constants, running, inputs: as of features_step.
     """
-    return features_step(
+    return book_flags(tick) | features_step(
         header,
         constants,
         running,

@@ -13,7 +13,7 @@ import pytest
 from numba.core.runtime import _nrt_python, rtsys
 from numpy.typing import NDArray
 
-from penstock.v1.records import PredictionFlag, Stage
+from penstock.v1.records import BookFlag, PredictionFlag, Stage
 from penstock_daemon import engine_memory as memory
 from penstock_daemon import rings
 from penstock_daemon.device.memory import Transfer
@@ -82,6 +82,17 @@ def test_sources_of_all_models_get_the_bits_of_the_cpu(running: Running) -> None
         close_source(engine, source)
     assert engine.device is not None
     assert engine.device.fault_text == ""
+
+
+def test_unsound_books_are_told_as_on_the_cpu(running: Running) -> None:
+    engine, _ = running
+    ticks = tick_stream(32, 60)
+    ticks["flags"][20:40] |= np.uint8(BookFlag.MAYBE_BAD_BOOK)
+    source = open_source(engine)
+    found = predict(engine, source, ticks)
+    close_source(engine, source)
+    check(found, ticks, 0)
+    assert np.count_nonzero(found["flags"] & np.uint32(PredictionFlag.BOOK_UNSOUND)) == 20
 
 
 def test_refused_and_rebuilding_ticks_keep_their_places(running: Running) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from penstock.v1.records import UNDEFINED_TIME, PredictionFlag, Stage
+from penstock.v1.records import UNDEFINED_TIME, BookFlag, PredictionFlag, Stage
 from penstock_daemon import engine_memory as memory
 from penstock_daemon import engine_turns, rings
 from penstock_daemon.engine import Engine, EngineSettings
@@ -57,6 +57,18 @@ def test_predictions_are_those_of_the_kernels_bit_for_bit(engine: Engine) -> Non
     assert (found["horizons"] == 3).all()
     assert (found["clock"] == 1).all()
     assert not any(found["forecasts"][:, 3].tobytes()), "a horizon that the model lacks is zeros"
+
+
+def test_unsound_books_are_told_as_the_drive_tells_them(engine: Engine) -> None:
+    ticks = tick_stream(32, 60)
+    ticks["flags"][20:40] |= np.uint8(BookFlag.MAYBE_BAD_BOOK)
+    source = open_source(engine)
+    found = predict(engine, source, ticks)
+    close_source(engine, source)
+    _, flags = driven(pack(MODELS[0]), ticks)
+    assert (found["flags"] & ~np.uint32(PredictionFlag.LATE | PredictionFlag.STALE)).tolist() == flags.tolist()
+    unsound = (found["flags"] & np.uint32(PredictionFlag.BOOK_UNSOUND)) != 0
+    assert unsound.tolist() == (np.arange(60) // 20 == 1).tolist()
 
 
 def test_instruments_of_a_source_have_states_of_their_own(engine: Engine) -> None:

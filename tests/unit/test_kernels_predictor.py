@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numba.core.runtime import _nrt_python, rtsys
 
-from penstock.v1.records import HORIZONS_MAX, PredictionFlag
+from penstock.v1.records import HORIZONS_MAX, BookFlag, PredictionFlag
 from penstock_kernels import predictor, reference
 from penstock_kernels.compiled import Float32s, Float64s, Int64s, compiled
 from penstock_kernels.drive import new_place, run_design, run_features, run_predictions
@@ -60,6 +60,19 @@ def test_forecasts_follow_the_float64_reference(units):
     assert np.max(np.abs(forecasts - expected)[:, :, 2:]) < 2e-5
     assert np.max(np.abs(forecasts - expected)[:, :, 0]) < 2e-5 * model.calibration[0].return_scale
     assert expected[:, :, 2].std() > 0.01, "the forecasts must vary for this to say anything"
+
+
+def test_unsound_book_is_told_and_changes_no_forecast():
+    ticks = tick_stream(3, 60)
+    marked = ticks.copy()
+    marked["flags"][20:40] |= np.uint8(BookFlag.MAYBE_BAD_BOOK)
+    packed = predictor.pack(random_model(1))
+    flags, marked_flags = np.zeros(60, dtype=np.int64), np.zeros(60, dtype=np.int64)
+    forecasts = run_predictions(packed, ticks, flags=flags)
+    assert run_predictions(packed, marked, flags=marked_flags).tobytes() == forecasts.tobytes()
+    assert not (flags & PredictionFlag.BOOK_UNSOUND).any()
+    unsound = np.where(np.arange(60) // 20 == 1, int(PredictionFlag.BOOK_UNSOUND), 0)
+    assert marked_flags.tolist() == (flags | unsound).tolist()
 
 
 @pytest.mark.parametrize("shift", [0, 1, 7])

@@ -237,7 +237,7 @@ def publish_source(m: Any, d: Any, source: int, count: int, entry: int) -> None:
         ring_ns = gathered_ns - tick.ringed_ns
         started_ns = d.result_words[item, memory.RESULT_STARTED_NS] - ahead_ns
         done_ns = d.result_words[item, memory.RESULT_DONE_NS] - ahead_ns
-        flags = np.int64(d.result_halves[item, memory.RESULT_FLAGS])
+        flags = np.int64(d.result_halves[item, memory.RESULT_FLAGS]) | predictor.book_flags(tick)
         flags |= take_in(m, header, source, slot, tick.state)
         answer.horizons = header[_HORIZONS]
         rebuild = tick.rebuild != 0
