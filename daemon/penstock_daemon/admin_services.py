@@ -1,4 +1,4 @@
-"""ModelService, LatencyService, health and reflection: all that is not a tick.
+"""ModelService, health and reflection: all that is neither a tick nor its time (``latency_service``).
 
 These are rare calls; they run on the event loop beside the sessions, and what is slow in them (reading a model file)
 goes to the executor.
@@ -7,31 +7,22 @@ goes to the executor.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 import grpc
-import numpy as np
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2
-from numpy.typing import NDArray
 
-from penstock.v1 import histogram, latency_pb2, latency_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2
-from penstock.v1.records import Stage
-from penstock_daemon import engine_memory as memory
+from penstock.v1 import model_pb2, model_pb2_grpc
 from penstock_daemon import faults
-from penstock_daemon.engine import Engine
 from penstock_daemon.model_table import ModelTable
 from penstock_daemon.session_table import SessionTable
 from penstock_kernels.model import ModelError
 
 REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
-_PATHS: Final = (latency_pb2.PATH_GRPC, latency_pb2.PATH_SHARED_MEMORY, latency_pb2.PATH_FEED)
-_WATCH_NS_MIN: Final = 100_000_000
-_WATCH_NS_DEFAULT: Final = 1_000_000_000
 
 _Response = TypeVar("_Response")
 
@@ -109,81 +100,6 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
         return await asyncio.shield(task)
-
-
-class LatencyService(latency_pb2_grpc.LatencyServiceServicer):
-    """Reads the engine's histograms; the hot path only adds to them."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    async def GetLatency(self, request: Any, _context: Any) -> latency_pb2.GetLatencyResponse:  # noqa: N802 - gRPC's.
-        """Return every histogram as it stands."""
-        histograms = self._engine.buffers.histograms
-        return latency_pb2.GetLatencyResponse(
-            taken_ns=time.time_ns(),
-            histograms=self._render(request, histograms, self._engine.buffers.totals),
-            budgets=self._budgets(histograms),
-        )
-
-    async def WatchLatency(  # noqa: N802 - gRPC's.
-        self, request: Any, _context: Any
-    ) -> AsyncIterator[latency_pb2.WatchLatencyResponse]:
-        """Return what was added since the last message, again and again."""
-        interval_ns = max(request.interval_ns or _WATCH_NS_DEFAULT, _WATCH_NS_MIN)
-        buffers = self._engine.buffers
-        histograms, totals = buffers.histograms.copy(), buffers.totals.copy()
-        while True:
-            await asyncio.sleep(interval_ns / 1e9)
-            now_histograms, now_totals = buffers.histograms.copy(), buffers.totals.copy()
-            added, added_totals = now_histograms - histograms, now_totals - totals
-            added_totals[..., 1] = now_totals[..., 1]  # A maximum has no difference.
-            yield latency_pb2.WatchLatencyResponse(
-                taken_ns=time.time_ns(),
-                histograms=self._render(request, added, added_totals),
-                budgets=self._budgets(added),
-            )
-            histograms, totals = now_histograms, now_totals
-
-    def _render(
-        self, request: Any, histograms: NDArray[np.int64], totals: NDArray[np.int64]
-    ) -> list[latency_pb2.Histogram]:
-        rendered = []
-        for path in range(memory.PATHS):
-            for pace in range(memory.PACES):
-                for stage in range(memory.STAGES):
-                    counts = histograms[path, pace, stage]
-                    wanted = request.path in (0, _PATHS[path]) and request.stage in (0, stage + 1)
-                    if not wanted or not counts.any():
-                        continue
-                    filled = np.flatnonzero(counts)
-                    sum_ns, max_ns, negative, _ = (int(value) for value in totals[path, pace, stage])
-                    rendered.append(
-                        latency_pb2.Histogram(
-                            path=_PATHS[path],
-                            stage=latency_pb2.Stage.Name(stage + 1),
-                            pace=prediction_pb2.Pace.Name(pace + 1),
-                            buckets=filled.tolist(),
-                            counts=counts[filled].tolist(),
-                            sum_ns=max(sum_ns, 0),
-                            max_ns=max_ns,
-                            negative=negative,
-                        )
-                    )
-        return rendered
-
-    def _budgets(self, histograms: NDArray[np.int64]) -> list[latency_pb2.Budget]:
-        bound_ns = self._engine.settings.budget_ns
-        first = histogram.bucket_of(bound_ns)
-        return [
-            latency_pb2.Budget(
-                path=_PATHS[path],
-                stage=latency_pb2.STAGE_TOTAL,
-                bound_ns=bound_ns,
-                exceeded=int(histograms[path, 0, Stage.TOTAL, first:].sum()),
-            )
-            for path in range(memory.PATHS)
-        ]
 
 
 class HealthService(health_aio.HealthServicer):

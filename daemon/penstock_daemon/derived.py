@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from penstock_daemon.budgets import OLD_TICKS, bounds_of
 from penstock_daemon.config import Config
 from penstock_daemon.engine import EngineSettings
 from penstock_daemon.engine_memory import Idle
@@ -66,6 +67,9 @@ def engine_settings(config: Config, cpus: frozenset[int]) -> EngineSettings:
         assist_max=config.engine.assist_max if idle == Idle.BLOCK else 0,
         budget_ns=config.budget.total_us * 1_000,
         stale_ns=config.budget.stale_us * 1_000,
+        bounds=bounds_of(config),
+        breaker_run=config.budget.breaker_run,
+        old_ticks=OLD_TICKS[config.budget.old_ticks],
         cpus=cpus,
     )
 

@@ -29,6 +29,7 @@ class LoopLink:
         self._loop = loop
         self._found = np.zeros(engine.sizes.sources, np.int64)
         self._listeners: dict[int, Callable[[], None]] = {}
+        self._on_wake: Callable[[], None] | None = None
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         loop.add_reader(engine.loop_event, self._on_signal)
         self._look()
@@ -36,6 +37,10 @@ class LoopLink:
     def listen(self, source: int, on_answers: Callable[[], None]) -> None:
         """Call *on_answers* on the loop whenever a source's ring holds answers."""
         self._listeners[source] = on_answers
+
+    def watch(self, on_wake: Callable[[], None]) -> None:
+        """Call *on_wake* on the loop at every wake-up by the engine; it must cost next to nothing."""
+        self._on_wake = on_wake
 
     def ignore(self, source: int) -> None:
         """Stop calling a source's listener."""
@@ -64,6 +69,8 @@ class LoopLink:
         except BlockingIOError:
             return
         self._look()
+        if self._on_wake is not None:
+            self._on_wake()
 
     def _look(self) -> None:
         self._engine.arm_loop()

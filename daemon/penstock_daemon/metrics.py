@@ -33,6 +33,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from penstock.v1.histogram import bucket_of, lower_edge_ns
+from penstock_daemon.budget_metrics import BudgetSnapshot, budget_families
 from penstock_daemon.device.metrics import DeviceSnapshot, device_families
 from penstock_daemon.recorder import RecorderStats
 
@@ -113,6 +114,7 @@ class MetricsSnapshot:
     recorder: RecorderStats | None = None  # None: nothing is recorded.
     model: ModelInfo | None = None
     device: DeviceSnapshot | None = None  # None: the CPU predicts.
+    budget: BudgetSnapshot = field(default_factory=BudgetSnapshot)
     host: Mapping[tuple[str, str], int] = field(default_factory=dict)  # Items of its checklist, by severity and status.
 
 
@@ -144,6 +146,7 @@ class SnapshotCollector(Collector):
         if snapshot.device is not None:
             yield from device_families(snapshot.device)
         yield _host(snapshot.host)
+        yield from budget_families(snapshot.budget)
         yield from _latency(snapshot.histograms)
         if snapshot.recorder is not None:
             yield from _recorder(snapshot.recorder)

@@ -27,7 +27,8 @@ import structlog
 from penstock.v1 import latency_pb2_grpc, model_pb2_grpc
 from penstock_daemon import admin_services, derived, placement
 from penstock_daemon.addresses import TcpAddress, UnixAddress, parse_address
-from penstock_daemon.admin_services import HealthService, LatencyService, ModelService
+from penstock_daemon.admin_services import HealthService, ModelService
+from penstock_daemon.budget_watch import BudgetWatch
 from penstock_daemon.config import Config
 from penstock_daemon.derived import StartError
 from penstock_daemon.device.backend import DeviceError
@@ -36,6 +37,7 @@ from penstock_daemon.device.select import Choice, make_engine
 from penstock_daemon.engine import Engine
 from penstock_daemon.host_care import HostCare
 from penstock_daemon.keeper import Keeper
+from penstock_daemon.latency_service import LatencyService
 from penstock_daemon.loop_link import LoopLink
 from penstock_daemon.metrics import MetricsSnapshot
 from penstock_daemon.metrics_server import MetricsServer
@@ -44,6 +46,7 @@ from penstock_daemon.notify import Notifier
 from penstock_daemon.online_table import OnlineTable
 from penstock_daemon.prediction_service import SERVICE, PredictionService, Recording
 from penstock_daemon.readable import ReadableRequests
+from penstock_daemon.readiness import Readiness, Reason
 from penstock_daemon.recorder import Recorder
 from penstock_daemon.session_table import SessionTable
 from penstock_daemon.sessions import Session
@@ -88,6 +91,7 @@ class Daemon:
         self._metrics: MetricsServer | None = None
         self._server: grpc.aio.Server | None = None
         self._health = HealthService()
+        self._readiness = Readiness(self._health, SERVICES)
         self._failed = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
         self._memory_note = ""
@@ -123,6 +127,8 @@ class Daemon:
         self._host.begin(self.engine.device.backend.facts.bus_id if self.engine.device else "")
         self.models = ModelTable(self.engine, config.models.folder, half=config.engine.device_weights == "float16")
         self._link = LoopLink(self.engine, loop)
+        self._budget = BudgetWatch(self.engine.buffers, config.budget, self._readiness)
+        self._link.watch(self._budget.on_signal)
         folder = config.online.snapshot_folder
         online = OnlineTable(self.engine, Path(folder) if folder else None)
         self.sessions = SessionTable(self.engine, self._link, self.models, online, derived.session_limits(config))
@@ -141,8 +147,8 @@ class Daemon:
         warm_ns = await loop.run_in_executor(None, self._warm_up)
         await loop.run_in_executor(None, self._host.finish)
         self._serve_metrics()
-        looks = (self.engine.refresh_unix_offset, self._device.look)
-        keeper = Keeper(self.engine, looks, self.predictions.keep, self._notifier, self._set_serving)
+        looks = (self.engine.refresh_unix_offset, self._device.look, self._budget.look)
+        keeper = Keeper(self.engine, looks, self.predictions.keep, self._notifier, self._set_turning)
         self._keeping = asyncio.create_task(keeper.run())
         self._keeping.add_done_callback(self._keeper_ended)
         # Once, here: everything that lives as long as the daemon exists now, and a collection that walks through it
@@ -150,7 +156,8 @@ class Daemon:
         gc.collect()
         gc.freeze()
         self.predictions.ready = True
-        await admin_services.set_health(self._health, SERVICES, serving=True)
+        self._readiness.put(Reason.STARTING, present=False)
+        await self._readiness.settle()
         for fault in self._placement.verify():
             mend = "start the daemon with fewer CPU restrictions, or leave engine.cores and server.cores empty"
             _log.warning("thread_misplaced", detail=fault, mend=mend)
@@ -202,7 +209,9 @@ class Daemon:
         )
         server.add_generic_rpc_handlers((self.predictions.handler(),))
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self.models, self.sessions), server)
-        latency_pb2_grpc.add_LatencyServiceServicer_to_server(LatencyService(self.engine), server)
+        latency_pb2_grpc.add_LatencyServiceServicer_to_server(
+            LatencyService(self.engine.buffers, self._budget.breaker_open), server
+        )
         logging.getLogger("grpc._cython.cygrpc").addFilter(_LostClients())
         await admin_services.set_health(self._health, SERVICES, serving=False)
         admin_services.add_health(server, self._health)
@@ -275,14 +284,15 @@ class Daemon:
         return self._snapshots.take(
             serving=self.predictions.ready and not self.predictions.draining,
             arena_locked=not self._memory_note and self.config.memory.lock != "off",
+            budget=self._budget.snapshot(),
             device=self._device.snapshot(),
             host=self._host.looked.counts(),
         )
 
     # --- Service --------------------------------------------------------------------------------------------------
 
-    async def _set_serving(self, serving: bool) -> None:
-        await admin_services.set_health(self._health, SERVICES, serving=serving)
+    async def _set_turning(self, turning: bool) -> None:
+        self._readiness.put(Reason.STALLED, present=not turning)
 
     def _keeper_ended(self, keeping: asyncio.Task[None]) -> None:
         """Stop the daemon where the keeper ended: without it no silent client is noticed and no grace ends."""

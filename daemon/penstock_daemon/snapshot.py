@@ -9,6 +9,8 @@ from typing import Final
 from penstock.v1.records import Stage
 from penstock_daemon import engine_memory as memory
 from penstock_daemon import rings
+from penstock_daemon.budget_metrics import BudgetSnapshot
+from penstock_daemon.budgets import PATH_NAMES
 from penstock_daemon.device.metrics import DeviceSnapshot
 from penstock_daemon.engine import Engine
 from penstock_daemon.metrics import LatencyHistogram, MetricsSnapshot, ModelInfo, RingOccupancy
@@ -16,7 +18,6 @@ from penstock_daemon.model_table import ModelTable
 from penstock_daemon.recorder import Recorder
 from penstock_daemon.session_table import SessionTable
 
-PATH_NAMES: Final = ("grpc", "shared_memory", "feed")
 PACE_NAMES: Final = ("realtime", "bulk")
 
 
@@ -41,10 +42,11 @@ class SnapshotTaker:
         *,
         serving: bool,
         arena_locked: bool,
+        budget: BudgetSnapshot,
         device: DeviceSnapshot | None = None,
         host: Mapping[tuple[str, str], int] | None = None,
     ) -> MetricsSnapshot:
-        """Return a snapshot; *device* and *host* are what those who look after them say."""
+        """Return a snapshot; *budget*, *device* and *host* are what those who look after them say."""
         engine, sessions = self._engine, self._sessions
         open_sessions = sessions.sessions
         predicted = {name: _predicted(engine, pace) for pace, name in enumerate(PACE_NAMES)}
@@ -82,6 +84,7 @@ class SnapshotTaker:
             histograms=_histograms(engine),
             recorder=self._recorder.stats() if self._recorder is not None else None,
             model=ModelInfo(entry.model.name, entry.model.version, entry.content_hash.hex(), entry.model.demonstration),
+            budget=budget,
             device=device,
             host=host or {},
         )

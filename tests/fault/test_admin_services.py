@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -148,16 +150,61 @@ def test_latency_command_tells_every_stage_since_the_start_and_of_some_seconds(
     assert counts["TOTAL"] == counts["PREDICT"] >= 50
     bounds = {(budget["path"], budget["stage"]): budget["bound_ns"] for budget in found["budgets"]}
     assert bounds["GRPC", "TOTAL"] == 5_000_000
+    assert (bounds["FEED", "PREDICT"], len(bounds)) == (1_000_000, 24)
+    assert found["breaker_open"] is False
     assert main(["latency", "--to", daemon.address]) == 0
-    shown = capsys.readouterr().out
-    assert "PREDICT" in shown
-    assert "p99.9" in shown
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].split()[-4:] == ["p99.9", "max", "bound", "over"]
+    (predict,) = (row.split() for row in shown if row.split()[1:3] == ["REALTIME", "PREDICT"])
+    assert predict[-1] == str(budgets_of(found)["GRPC", "PREDICT"])
     assert main(["latency", "--to", daemon.address, "--seconds", "0.4", "--interval", "0.2", "--json"]) == 0
     watched = json.loads(capsys.readouterr().out)
     assert [sum(sum(one["counts"]) for one in piece["histograms"]) for piece in watched["intervals"]] == [0, 0]
     assert main(["latency", "--to", daemon.address, "--seconds", "0.2", "--interval", "0.2"]) == 0
     assert "no tick came" in capsys.readouterr().out
     assert main(["latency", "--to", daemon.address, "--interval", "0.01"]) == 2
+
+
+def budgets_of(answer: dict[str, Any]) -> dict[tuple[str, str], int]:
+    """Return what was over each bound, by path and stage."""
+    return {(one["path"], one["stage"]): one["exceeded"] for one in answer["budgets"]}
+
+
+def test_latency_since_an_earlier_answer_is_exactly_what_came_in_between(
+    daemon: RunningDaemon, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask = ["latency", "--to", daemon.address, "--json"]
+    answers = []
+    with RawStream(daemon.address) as stream:
+        stream.hello(instruments=instruments(1))
+        for count in (20, 30):
+            run_through(stream, quotes(count))
+            assert main(ask) == 0
+            answers.append(capsys.readouterr().out)
+        stream.goodbye()
+    before = tmp_path / "before.json"
+    before.write_text(answers[0], encoding="utf-8")
+    assert main([*ask, "--since", str(before)]) == 0
+    added = json.loads(capsys.readouterr().out)
+    counts = {one["stage"]: sum(one["counts"]) for one in added["intervals"][0]["histograms"]}
+    assert set(counts.values()) == {30}
+    whole, earlier = (budgets_of(json.loads(answer)) for answer in reversed(answers))
+    assert budgets_of(added) == {row: over - earlier[row] for row, over in whole.items()}
+    assert main(["latency", "--to", daemon.address, "--since", str(before)]) == 0
+    assert "the rest is of this time" in capsys.readouterr().out
+
+    other = json.loads(answers[0]) | {"since_ns": 1}
+    for text, sentence in (
+        (json.dumps(other), "--since: that answer is of another daemon, or this one was started again after it"),
+        (json.dumps(json.loads(answers[0]) | {"interval_s": 1.0}), "is of some seconds alone; write one without"),
+        ("{}", "was not written by penstock latency --json"),
+        ("[" * 100_000, "was not written by penstock latency --json"),
+    ):
+        before.write_text(text, encoding="utf-8")
+        assert main([*ask, "--since", str(before)]) == 2
+        assert sentence in capsys.readouterr().err
+    assert main([*ask, "--since", str(tmp_path / "none.json")]) == 2
+    assert main([*ask, "--since", str(before), "--seconds", "1"]) == 2
 
 
 def test_answers_sent_again_are_not_counted_again(daemon: RunningDaemon) -> None:
@@ -205,7 +252,9 @@ def test_latency_service_gives_the_same_histograms(daemon: RunningDaemon, channe
         return counts
 
     assert (bulk(after) - bulk(before)).sum() == 300
-    assert {budget.bound_ns for budget in after.budgets} == {5_000_000}
+    assert {(budget.stage, budget.bound_ns) for budget in after.budgets} == {(latency_pb2.STAGE_TOTAL, 5_000_000)}
+    assert len(after.budgets) == 3
+    assert before.since_ns == after.since_ns < before.taken_ns < after.taken_ns
     watched = 0
     while watched < 300:
         added = next(watching)

@@ -20,6 +20,7 @@ from structlog.testing import CapturingLogger
 from penstock.v1.histogram import BUCKETS, bucket_of
 from penstock_daemon import metrics_server
 from penstock_daemon.addresses import TcpAddress
+from penstock_daemon.budget_metrics import BudgetSnapshot, StageBudget
 from penstock_daemon.device.metrics import DeviceSnapshot
 from penstock_daemon.metrics import (
     BOUNDS_NS,
@@ -61,6 +62,14 @@ FULL = MetricsSnapshot(
     recorder=RecorderStats(ticks_written=9, ticks_dropped=4),
     model=ModelInfo("demo", "1", "ab" * 32, demonstration=True),
     device=DeviceSnapshot("NVIDIA H200 (cuda:0)"),
+    budget=BudgetSnapshot(
+        stages=[StageBudget("feed", "total", 5_000_000, 7)],
+        breaker_open=True,
+        breaker_opened=2,
+        breaker_trips=3,
+        old_ticks=11,
+        skipped=4,
+    ),
     host={("must", "DRIFT"): 2, ("info", "OK"): 1},
 )
 
@@ -233,3 +242,18 @@ def test_metrics_are_served_over_ipv6_where_there_is_one():
         assert get(server.address)[0] == 200
     finally:
         server.close()
+
+
+def test_every_number_of_the_budget_is_shown():
+    shown = rendered(FULL)
+    labels = '{path="feed",stage="total"}'
+    for line in (
+        f"penstock_stage_budget_seconds{labels} 0.005",
+        f"penstock_stage_over_budget_total{labels} 7.0",
+        "penstock_breaker_open 1.0",
+        "penstock_breaker_openings_total 2.0",
+        "penstock_breaker_trips_total 3.0",
+        "penstock_old_ticks_total 11.0",
+        "penstock_skipped_ticks_total 4.0",
+    ):
+        assert line in shown

@@ -15,29 +15,29 @@ _sym_db = _symbol_database.Default()
 from penstock.v1 import prediction_pb2 as penstock_dot_v1_dot_prediction__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19penstock/v1/latency.proto\x12\x0bpenstock.v1\x1a\x1cpenstock/v1/prediction.proto\"\xc3\x01\n\tHistogram\x12\x1f\n\x04path\x18\x01 \x01(\x0e\x32\x11.penstock.v1.Path\x12!\n\x05stage\x18\x02 \x01(\x0e\x32\x12.penstock.v1.Stage\x12\x1f\n\x04pace\x18\x03 \x01(\x0e\x32\x11.penstock.v1.Pace\x12\x0f\n\x07\x62uckets\x18\x04 \x03(\r\x12\x0e\n\x06\x63ounts\x18\x05 \x03(\x04\x12\x0e\n\x06sum_ns\x18\x06 \x01(\x04\x12\x0e\n\x06max_ns\x18\x07 \x01(\x04\x12\x10\n\x08negative\x18\x08 \x01(\x04\"p\n\x06\x42udget\x12\x1f\n\x04path\x18\x01 \x01(\x0e\x32\x11.penstock.v1.Path\x12!\n\x05stage\x18\x02 \x01(\x0e\x32\x12.penstock.v1.Stage\x12\x10\n\x08\x62ound_ns\x18\x03 \x01(\x04\x12\x10\n\x08\x65xceeded\x18\x04 \x01(\x04\"W\n\x11GetLatencyRequest\x12\x1f\n\x04path\x18\x01 \x01(\x0e\x32\x11.penstock.v1.Path\x12!\n\x05stage\x18\x02 \x01(\x0e\x32\x12.penstock.v1.Stage\"x\n\x12GetLatencyResponse\x12\x10\n\x08taken_ns\x18\x01 \x01(\x04\x12*\n\nhistograms\x18\x02 \x03(\x0b\x32\x16.penstock.v1.Histogram\x12$\n\x07\x62udgets\x18\x03 \x03(\x0b\x32\x13.penstock.v1.Budget\"n\n\x13WatchLatencyRequest\x12\x1f\n\x04path\x18\x01 \x01(\x0e\x32\x11.penstock.v1.Path\x12!\n\x05stage\x18\x02 \x01(\x0e\x32\x12.penstock.v1.Stage\x12\x13\n\x0binterval_ns\x18\x03 \x01(\x04\"z\n\x14WatchLatencyResponse\x12\x10\n\x08taken_ns\x18\x01 \x01(\x04\x12*\n\nhistograms\x18\x02 \x03(\x0b\x32\x16.penstock.v1.Histogram\x12$\n\x07\x62udgets\x18\x03 \x03(\x0b\x32\x13.penstock.v1.Budget*R\n\x04Path\x12\x14\n\x10PATH_UNSPECIFIED\x10\x00\x12\r\n\tPATH_GRPC\x10\x01\x12\x16\n\x12PATH_SHARED_MEMORY\x10\x02\x12\r\n\tPATH_FEED\x10\x03*\xb1\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x11\n\rSTAGE_RECEIVE\x10\x01\x12\x0e\n\nSTAGE_RING\x10\x02\x12\x12\n\x0eSTAGE_FEATURES\x10\x03\x12\x10\n\x0cSTAGE_UPLOAD\x10\x04\x12\x11\n\rSTAGE_PREDICT\x10\x05\x12\x12\n\x0eSTAGE_DOWNLOAD\x10\x06\x12\x10\n\x0cSTAGE_EGRESS\x10\x07\x12\x0f\n\x0bSTAGE_TOTAL\x10\x08\x32\xb6\x01\n\x0eLatencyService\x12M\n\nGetLatency\x12\x1e.penstock.v1.GetLatencyRequest\x1a\x1f.penstock.v1.GetLatencyResponse\x12U\n\x0cWatchLatency\x12 .penstock.v1.WatchLatencyRequest\x1a!.penstock.v1.WatchLatencyResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19penstock/v1/latency.proto\x12\x0bpenstock.v1\x1a\x1cpenstock/v1/prediction.proto\"\xc3\x01\n\tHistogram\x12\x1f\n\x04path\x18\x01 \x01(\x0e\x32\x11.penstock.v1.Path\x12!\n\x05stage\x18\x02 \x01(\x0e\x32\x12.penstock.v1.Stage\x12\x1f\n\x04pace\x18\x03 \x01(\x0e\x32\x11.penstock.v1.Pace\x12\x0f\n\x07\x62uckets\x18\x04 \x03(\r\x12\x0e\n\x06\x63ounts\x18\x05 \x03(\x04\x12\x0e\n\x06sum_ns\x18\x06 \x01(\x04\x12\x0e\n\x06max_ns\x18\x07 \x01(\x04\x12\x10\n\x08negative\x18\x08 \x01(\x04\"p\n\x06\x42udget\x12\x1f\n\x04path\x18\x01 \x01(\x0e\x32\x11.penstock.v1.Path\x12!\n\x05stage\x18\x02 \x01(\x0e\x32\x12.penstock.v1.Stage\x12\x10\n\x08\x62ound_ns\x18\x03 \x01(\x04\x12\x10\n\x08\x65xceeded\x18\x04 \x01(\x04\"W\n\x11GetLatencyRequest\x12\x1f\n\x04path\x18\x01 \x01(\x0e\x32\x11.penstock.v1.Path\x12!\n\x05stage\x18\x02 \x01(\x0e\x32\x12.penstock.v1.Stage\"\xa0\x01\n\x12GetLatencyResponse\x12\x10\n\x08taken_ns\x18\x01 \x01(\x04\x12*\n\nhistograms\x18\x02 \x03(\x0b\x32\x16.penstock.v1.Histogram\x12$\n\x07\x62udgets\x18\x03 \x03(\x0b\x32\x13.penstock.v1.Budget\x12\x10\n\x08since_ns\x18\x04 \x01(\x04\x12\x14\n\x0c\x62reaker_open\x18\x05 \x01(\x08\"n\n\x13WatchLatencyRequest\x12\x1f\n\x04path\x18\x01 \x01(\x0e\x32\x11.penstock.v1.Path\x12!\n\x05stage\x18\x02 \x01(\x0e\x32\x12.penstock.v1.Stage\x12\x13\n\x0binterval_ns\x18\x03 \x01(\x04\"\xa2\x01\n\x14WatchLatencyResponse\x12\x10\n\x08taken_ns\x18\x01 \x01(\x04\x12*\n\nhistograms\x18\x02 \x03(\x0b\x32\x16.penstock.v1.Histogram\x12$\n\x07\x62udgets\x18\x03 \x03(\x0b\x32\x13.penstock.v1.Budget\x12\x10\n\x08since_ns\x18\x04 \x01(\x04\x12\x14\n\x0c\x62reaker_open\x18\x05 \x01(\x08*R\n\x04Path\x12\x14\n\x10PATH_UNSPECIFIED\x10\x00\x12\r\n\tPATH_GRPC\x10\x01\x12\x16\n\x12PATH_SHARED_MEMORY\x10\x02\x12\r\n\tPATH_FEED\x10\x03*\xb1\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x11\n\rSTAGE_RECEIVE\x10\x01\x12\x0e\n\nSTAGE_RING\x10\x02\x12\x12\n\x0eSTAGE_FEATURES\x10\x03\x12\x10\n\x0cSTAGE_UPLOAD\x10\x04\x12\x11\n\rSTAGE_PREDICT\x10\x05\x12\x12\n\x0eSTAGE_DOWNLOAD\x10\x06\x12\x10\n\x0cSTAGE_EGRESS\x10\x07\x12\x0f\n\x0bSTAGE_TOTAL\x10\x08\x32\xb6\x01\n\x0eLatencyService\x12M\n\nGetLatency\x12\x1e.penstock.v1.GetLatencyRequest\x1a\x1f.penstock.v1.GetLatencyResponse\x12U\n\x0cWatchLatency\x12 .penstock.v1.WatchLatencyRequest\x1a!.penstock.v1.WatchLatencyResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.v1.latency_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_PATH']._serialized_start=831
-  _globals['_PATH']._serialized_end=913
-  _globals['_STAGE']._serialized_start=916
-  _globals['_STAGE']._serialized_end=1093
+  _globals['_PATH']._serialized_start=913
+  _globals['_PATH']._serialized_end=995
+  _globals['_STAGE']._serialized_start=998
+  _globals['_STAGE']._serialized_end=1175
   _globals['_HISTOGRAM']._serialized_start=73
   _globals['_HISTOGRAM']._serialized_end=268
   _globals['_BUDGET']._serialized_start=270
   _globals['_BUDGET']._serialized_end=382
   _globals['_GETLATENCYREQUEST']._serialized_start=384
   _globals['_GETLATENCYREQUEST']._serialized_end=471
-  _globals['_GETLATENCYRESPONSE']._serialized_start=473
-  _globals['_GETLATENCYRESPONSE']._serialized_end=593
-  _globals['_WATCHLATENCYREQUEST']._serialized_start=595
-  _globals['_WATCHLATENCYREQUEST']._serialized_end=705
-  _globals['_WATCHLATENCYRESPONSE']._serialized_start=707
-  _globals['_WATCHLATENCYRESPONSE']._serialized_end=829
-  _globals['_LATENCYSERVICE']._serialized_start=1096
-  _globals['_LATENCYSERVICE']._serialized_end=1278
+  _globals['_GETLATENCYRESPONSE']._serialized_start=474
+  _globals['_GETLATENCYRESPONSE']._serialized_end=634
+  _globals['_WATCHLATENCYREQUEST']._serialized_start=636
+  _globals['_WATCHLATENCYREQUEST']._serialized_end=746
+  _globals['_WATCHLATENCYRESPONSE']._serialized_start=749
+  _globals['_WATCHLATENCYRESPONSE']._serialized_end=911
+  _globals['_LATENCYSERVICE']._serialized_start=1178
+  _globals['_LATENCYSERVICE']._serialized_end=1360
 # @@protoc_insertion_point(module_scope)

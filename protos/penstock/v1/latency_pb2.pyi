@@ -80,14 +80,18 @@ class GetLatencyRequest(_message.Message):
     def __init__(self, path: _Optional[_Union[Path, str]] = ..., stage: _Optional[_Union[Stage, str]] = ...) -> None: ...
 
 class GetLatencyResponse(_message.Message):
-    __slots__ = ("taken_ns", "histograms", "budgets")
+    __slots__ = ("taken_ns", "histograms", "budgets", "since_ns", "breaker_open")
     TAKEN_NS_FIELD_NUMBER: _ClassVar[int]
     HISTOGRAMS_FIELD_NUMBER: _ClassVar[int]
     BUDGETS_FIELD_NUMBER: _ClassVar[int]
+    SINCE_NS_FIELD_NUMBER: _ClassVar[int]
+    BREAKER_OPEN_FIELD_NUMBER: _ClassVar[int]
     taken_ns: int
     histograms: _containers.RepeatedCompositeFieldContainer[Histogram]
     budgets: _containers.RepeatedCompositeFieldContainer[Budget]
-    def __init__(self, taken_ns: _Optional[int] = ..., histograms: _Optional[_Iterable[_Union[Histogram, _Mapping]]] = ..., budgets: _Optional[_Iterable[_Union[Budget, _Mapping]]] = ...) -> None: ...
+    since_ns: int
+    breaker_open: bool
+    def __init__(self, taken_ns: _Optional[int] = ..., histograms: _Optional[_Iterable[_Union[Histogram, _Mapping]]] = ..., budgets: _Optional[_Iterable[_Union[Budget, _Mapping]]] = ..., since_ns: _Optional[int] = ..., breaker_open: bool = ...) -> None: ...
 
 class WatchLatencyRequest(_message.Message):
     __slots__ = ("path", "stage", "interval_ns")
@@ -100,11 +104,15 @@ class WatchLatencyRequest(_message.Message):
     def __init__(self, path: _Optional[_Union[Path, str]] = ..., stage: _Optional[_Union[Stage, str]] = ..., interval_ns: _Optional[int] = ...) -> None: ...
 
 class WatchLatencyResponse(_message.Message):
-    __slots__ = ("taken_ns", "histograms", "budgets")
+    __slots__ = ("taken_ns", "histograms", "budgets", "since_ns", "breaker_open")
     TAKEN_NS_FIELD_NUMBER: _ClassVar[int]
     HISTOGRAMS_FIELD_NUMBER: _ClassVar[int]
     BUDGETS_FIELD_NUMBER: _ClassVar[int]
+    SINCE_NS_FIELD_NUMBER: _ClassVar[int]
+    BREAKER_OPEN_FIELD_NUMBER: _ClassVar[int]
     taken_ns: int
     histograms: _containers.RepeatedCompositeFieldContainer[Histogram]
     budgets: _containers.RepeatedCompositeFieldContainer[Budget]
-    def __init__(self, taken_ns: _Optional[int] = ..., histograms: _Optional[_Iterable[_Union[Histogram, _Mapping]]] = ..., budgets: _Optional[_Iterable[_Union[Budget, _Mapping]]] = ...) -> None: ...
+    since_ns: int
+    breaker_open: bool
+    def __init__(self, taken_ns: _Optional[int] = ..., histograms: _Optional[_Iterable[_Union[Histogram, _Mapping]]] = ..., budgets: _Optional[_Iterable[_Union[Budget, _Mapping]]] = ..., since_ns: _Optional[int] = ..., breaker_open: bool = ...) -> None: ...

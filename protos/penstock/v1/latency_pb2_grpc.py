@@ -32,7 +32,8 @@ class LatencyServiceServicer(object):
     """
 
     def GetLatency(self, request, context):
-        """GetLatency returns every histogram as it stands.
+        """GetLatency returns every histogram as it stands. Counts only grow, so what came between two answers of the same since_ns
+        is their difference, count by count (but for max_ns, which has none).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
