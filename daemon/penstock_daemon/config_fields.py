@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type
 
 from penstock_daemon.addresses import default_server_address
 from penstock_daemon.config_budget import BudgetConfig, PathBudgetConfig
+from penstock_daemon.config_clock import ClockConfig
 from penstock_daemon.config_feed import FeedConfig
 from penstock_daemon.config_limits import (
     Between,
@@ -294,6 +295,7 @@ class Config:
     budget_shared_memory: PathBudgetConfig = field(default_factory=PathBudgetConfig)
     budget_feed: PathBudgetConfig = field(default_factory=PathBudgetConfig)
     feed: FeedConfig = field(default_factory=FeedConfig)
+    clock: ClockConfig = field(default_factory=ClockConfig)
 
     @classmethod
     def defaults(cls, environ: Mapping[str, str] | None = None) -> Self:

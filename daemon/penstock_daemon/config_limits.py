@@ -17,6 +17,7 @@ from penstock_daemon.addresses import TcpAddress, UnixAddress, parse_address
 
 CPUS_MAX: Final = 8192  # More than Linux can be built for.
 _CUDA_INDEX: Final = re.compile(r"cuda:(0|[1-9][0-9]?)", re.ASCII)
+_PTP_PATH: Final = re.compile(r"/dev/ptp(0|[1-9][0-9]{0,3})", re.ASCII)
 _ONLINE_REGRESSORS: Final = 20  # Of an online readout beside online.units: a test compares it with the kernels, and
 _ONLINE_LABELS_EACH: Final = 8  # this: labels that its memory must hold for each. Theirs would import Numba.
 
@@ -118,6 +119,22 @@ class DeviceName:
         assert isinstance(value, str), "DeviceName limits strings"
         fits = value in ("auto", "cpu", "cuda") or _CUDA_INDEX.fullmatch(value)
         return None if fits else 'must be "auto", "cpu", "cuda", or "cuda:N" for the GPU of index N'
+
+
+@dataclass(frozen=True, slots=True)
+class PtpDevice:
+    """The clock of a network card: one by its path, the first that there is, or none."""
+
+    def words(self) -> str:
+        """Return the choices."""
+        return '"" for none | "auto" | "/dev/ptpN"'
+
+    def fault(self, value: object, cpus: Collection[int]) -> str | None:
+        """Refuse what is none of them; whether there is such a clock is found out at the start."""
+        del cpus
+        assert isinstance(value, str), "PtpDevice limits strings"
+        fits = value in ("", "auto") or _PTP_PATH.fullmatch(value)
+        return None if fits else 'must be "" for none, "auto" for the first there is, or a path such as "/dev/ptp0"'
 
 
 @dataclass(frozen=True, slots=True)

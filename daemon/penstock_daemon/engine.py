@@ -359,12 +359,20 @@ class Engine:
                 raise EngineError(f"the engine applied no command for {timeout_s} s")
             time.sleep(0.0001)
 
+    def use_cycles(self, fraction: int) -> None:
+        """Time stages by the CPU's cycle counter, a cycle being *fraction* 2^-32 ns; 0 for CLOCK_MONOTONIC."""
+        self.buffers.settings[memory.CYCLE_FRACTION] = fraction
+
     def refresh_unix_offset(self) -> None:
         """Measure CLOCK_REALTIME against CLOCK_MONOTONIC anew, for the stamps that leave the daemon."""
         before = time.monotonic_ns()
         unix_ns = time.time_ns()
         after = time.monotonic_ns()
-        self.buffers.words[memory.UNIX_OFFSET_NS] = unix_ns - (before + after) // 2
+        self.set_unix_offset(unix_ns - (before + after) // 2)
+
+    def set_unix_offset(self, offset_ns: int) -> None:
+        """Use *offset_ns*, CLOCK_REALTIME minus CLOCK_MONOTONIC, from here on."""
+        self.buffers.words[memory.UNIX_OFFSET_NS] = offset_ns
 
     @property
     def unix_offset_ns(self) -> int:

@@ -8,7 +8,7 @@ tick costs no more with metrics than without, and without a scrape there is no w
 A scrape takes milliseconds of Python, more than the event loop can wait for the interpreter: it is done in slices of
 some 0.1 ms, with pauses in between in which the event loop goes first.
 
-The collector and the names are this file, but for a GPU's (``device/metrics``); the server is ``metrics_server``.
+The collector and the names are this file, but for a GPU's (``device/metrics``) and the clocks' (``clocks/metrics``); the server is ``metrics_server``.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from prometheus_client.samples import Sample
 
 from penstock.v1.histogram import bucket_of, lower_edge_ns
 from penstock_daemon.budget_metrics import BudgetSnapshot, budget_families
+from penstock_daemon.clocks.metrics import ClocksSnapshot, clock_families
 from penstock_daemon.device.metrics import DeviceSnapshot, device_families
 from penstock_daemon.recorder import RecorderStats
 
@@ -113,6 +114,7 @@ class MetricsSnapshot:
     histograms: Sequence[LatencyHistogram] = ()
     recorder: RecorderStats | None = None  # None: nothing is recorded.
     model: ModelInfo | None = None
+    clocks: ClocksSnapshot | None = None  # None: nobody looks after them.
     device: DeviceSnapshot | None = None  # None: the CPU predicts.
     budget: BudgetSnapshot = field(default_factory=BudgetSnapshot)
     host: Mapping[tuple[str, str], int] = field(default_factory=dict)  # Items of its checklist, by severity and status.
@@ -143,6 +145,8 @@ class SnapshotCollector(Collector):
         yield from _ticks(snapshot)
         yield from _sessions(snapshot)
         yield from _engine(snapshot)
+        if snapshot.clocks is not None:
+            yield from clock_families(snapshot.clocks)
         if snapshot.device is not None:
             yield from device_families(snapshot.device)
         yield _host(snapshot.host)

@@ -29,6 +29,7 @@ from penstock_daemon import admin_services, derived, placement
 from penstock_daemon.addresses import TcpAddress, UnixAddress, parse_address
 from penstock_daemon.admin_services import HealthService, ModelService
 from penstock_daemon.budget_watch import BudgetWatch
+from penstock_daemon.clocks.care import ClockCare
 from penstock_daemon.config import Config
 from penstock_daemon.derived import StartError
 from penstock_daemon.device.backend import DeviceError
@@ -36,6 +37,7 @@ from penstock_daemon.device.care import DeviceCare
 from penstock_daemon.device.select import Choice, make_engine
 from penstock_daemon.engine import Engine
 from penstock_daemon.host_care import HostCare
+from penstock_daemon.housekeeper import Housekeeper
 from penstock_daemon.keeper import Keeper
 from penstock_daemon.latency_service import LatencyService
 from penstock_daemon.loop_link import LoopLink
@@ -96,6 +98,8 @@ class Daemon:
         self._keeping: asyncio.Task[None] | None = None
         self._memory_note = ""
         self._placement = placement.choose(config.engine.cores, config.server.cores, pin=config.engine.pin)
+        self._clocks = ClockCare(config.clock)
+        self._housekeeper: Housekeeper | None = None
         self._host = HostCare(config.tuning, self._placement.engine)
 
     # --- Start ----------------------------------------------------------------------------------------------------
@@ -147,7 +151,9 @@ class Daemon:
         warm_ns = await loop.run_in_executor(None, self._warm_up)
         await loop.run_in_executor(None, self._host.finish)
         self._serve_metrics()
-        looks = (self.engine.refresh_unix_offset, self._device.look, self._budget.look)
+        self._clocks.serve(self.engine)
+        self._housekeeper = Housekeeper((self._clocks.look_slowly,))
+        looks = (self._clocks.look, self._device.look, self._budget.look)
         keeper = Keeper(self.engine, looks, self.predictions.keep, self._notifier, self._set_turning)
         self._keeping = asyncio.create_task(keeper.run())
         self._keeping.add_done_callback(self._keeper_ended)
@@ -234,6 +240,7 @@ class Daemon:
 
     def _make_engine(self) -> tuple[Engine, Choice]:
         """Choose what predicts, and make the engine on it. Runs on an executor thread: a GPU takes seconds."""
+        self._clocks.begin()
         config = self.config
         sizes, settings = derived.engine_sizes(config), derived.engine_settings(config, self._placement.engine)
         try:
@@ -260,6 +267,7 @@ class Daemon:
             self._memory_note = self.engine.arena.lock()
             if self._memory_note and self.config.memory.lock == "on":
                 raise StartError(f"memory.lock: {self._memory_note}")
+        self._clocks.choose(self.engine)
         self.engine.start()
         return self.engine.warm_up(self.models.active.slot)
 
@@ -285,6 +293,7 @@ class Daemon:
             serving=self.predictions.ready and not self.predictions.draining,
             arena_locked=not self._memory_note and self.config.memory.lock != "off",
             budget=self._budget.snapshot(),
+            clocks=self._clocks.snapshot(),
             device=self._device.snapshot(),
             host=self._host.looked.counts(),
         )
@@ -337,6 +346,9 @@ class Daemon:
             )  # Of sessions that wait to be resumed, or could not be drained.
         if self._metrics is not None:
             self._metrics.close()
+        if self._housekeeper is not None:
+            self._housekeeper.close()
+        self._clocks.close()
         if self._recorder is not None and not self._recorder.close(_STOP_RECORDER_S):
             _log.warning("recording_unfinished", mend="the disk is too slow; the next start mends the partial files")
         self._host.close()

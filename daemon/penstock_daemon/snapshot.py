@@ -11,6 +11,7 @@ from penstock_daemon import engine_memory as memory
 from penstock_daemon import rings
 from penstock_daemon.budget_metrics import BudgetSnapshot
 from penstock_daemon.budgets import PATH_NAMES
+from penstock_daemon.clocks.metrics import ClocksSnapshot
 from penstock_daemon.device.metrics import DeviceSnapshot
 from penstock_daemon.engine import Engine
 from penstock_daemon.metrics import LatencyHistogram, MetricsSnapshot, ModelInfo, RingOccupancy
@@ -43,10 +44,11 @@ class SnapshotTaker:
         serving: bool,
         arena_locked: bool,
         budget: BudgetSnapshot,
+        clocks: ClocksSnapshot | None = None,
         device: DeviceSnapshot | None = None,
         host: Mapping[tuple[str, str], int] | None = None,
     ) -> MetricsSnapshot:
-        """Return a snapshot; *budget*, *device* and *host* are what those who look after them say."""
+        """Return a snapshot; *budget*, *clocks*, *device* and *host* are what those who look after them say."""
         engine, sessions = self._engine, self._sessions
         open_sessions = sessions.sessions
         predicted = {name: _predicted(engine, pace) for pace, name in enumerate(PACE_NAMES)}
@@ -85,6 +87,7 @@ class SnapshotTaker:
             recorder=self._recorder.stats() if self._recorder is not None else None,
             model=ModelInfo(entry.model.name, entry.model.version, entry.content_hash.hex(), entry.model.demonstration),
             budget=budget,
+            clocks=clocks,
             device=device,
             host=host or {},
         )

@@ -21,6 +21,8 @@ from penstock.v1.histogram import BUCKETS, bucket_of
 from penstock_daemon import metrics_server
 from penstock_daemon.addresses import TcpAddress
 from penstock_daemon.budget_metrics import BudgetSnapshot, StageBudget
+from penstock_daemon.clocks.metrics import ClocksSnapshot
+from penstock_daemon.clocks.seam import Base, Offset
 from penstock_daemon.device.metrics import DeviceSnapshot
 from penstock_daemon.metrics import (
     BOUNDS_NS,
@@ -61,6 +63,7 @@ FULL = MetricsSnapshot(
     histograms=[histogram([900_000, 1_000_000, 4_999_999, 5_000_000, 7_000_000])],
     recorder=RecorderStats(ticks_written=9, ticks_dropped=4),
     model=ModelInfo("demo", "1", "ab" * 32, demonstration=True),
+    clocks=ClocksSnapshot(stamps="tsc", steps=3, offsets=(Offset(Base.PTP, Base.MONOTONIC, -5_000, 700, 1),)),
     device=DeviceSnapshot("NVIDIA H200 (cuda:0)"),
     budget=BudgetSnapshot(
         stages=[StageBudget("feed", "total", 5_000_000, 7)],
@@ -122,6 +125,10 @@ def test_scrape_shows_every_number_of_the_snapshot():
     assert found["penstock_recorder_ticks_written_total"] == {(): 9}
     assert found["penstock_recorder_ticks_dropped_total"] == {(): 4}
     assert found["penstock_serving"] == {(): 1}
+    assert found["penstock_clock_steps_total"] == {(): 3}
+    assert found["penstock_clock_offset_seconds"] == {("monotonic", "ptp"): -5e-6}
+    assert found["penstock_clock_offset_error_seconds"] == {("monotonic", "ptp"): 7e-7}
+    assert "penstock_clock_maximum_error_seconds" not in found, "nobody vouches for it"
     assert found["penstock_host_items"] == {("must", "DRIFT"): 2, ("info", "OK"): 1}
     assert found["penstock_model_info"] == {("ab" * 32, "true", "demo", "1"): 1}
     assert next(iter(found["penstock_build_info"]))[-1] == "0.1.0"
