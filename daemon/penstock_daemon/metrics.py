@@ -37,6 +37,7 @@ from penstock_daemon.budget_metrics import BudgetSnapshot, budget_families
 from penstock_daemon.clocks.metrics import ClocksSnapshot, clock_families
 from penstock_daemon.device.metrics import DeviceSnapshot, device_families
 from penstock_daemon.recorder import RecorderStats
+from penstock_daemon.subscriptions import SubscriptionCounts
 
 BOUNDS_NS: Final = (
     *(1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 300_000, 500_000, 700_000),
@@ -117,6 +118,7 @@ class MetricsSnapshot:
     clocks: ClocksSnapshot | None = None  # None: nobody looks after them.
     device: DeviceSnapshot | None = None  # None: the CPU predicts.
     budget: BudgetSnapshot = field(default_factory=BudgetSnapshot)
+    subscriptions: SubscriptionCounts | None = None  # None: there is no feed.
     host: Mapping[tuple[str, str], int] = field(default_factory=dict)  # Items of its checklist, by severity and status.
 
 
@@ -151,6 +153,8 @@ class SnapshotCollector(Collector):
             yield from device_families(snapshot.device)
         yield _host(snapshot.host)
         yield from budget_families(snapshot.budget)
+        if snapshot.subscriptions is not None:
+            yield from _subscriptions(snapshot.subscriptions)
         yield from _latency(snapshot.histograms)
         if snapshot.recorder is not None:
             yield from _recorder(snapshot.recorder)
@@ -192,6 +196,13 @@ def _sessions(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     yield _counter("penstock_sessions_resumed", "Sessions resumed.", None, {"": snapshot.sessions_resumed})
     yield _gauge("penstock_states", "Reservoir states in use.", snapshot.states)
     yield _gauge("penstock_states_max", "The bound of states.", snapshot.states_max)
+
+
+def _subscriptions(counts: SubscriptionCounts) -> Iterator[Metric]:
+    yield _gauge("penstock_subscribers", "Strategies that subscribe to the feed.", counts.subscribers)
+    yield _counter("penstock_subscriptions_opened", "Subscriptions opened.", None, {"": counts.opened})
+    yield _counter("penstock_subscriptions_fell_behind", "Subscribers cut off.", None, {"": counts.fell_behind})
+    yield _counter("penstock_predictions_delivered", "Predictions sent to subscribers.", None, {"": counts.delivered})
 
 
 def _engine(snapshot: MetricsSnapshot) -> Iterator[Metric]:

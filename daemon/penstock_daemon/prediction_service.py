@@ -24,6 +24,7 @@ from penstock_daemon import faults
 from penstock_daemon.readable import read_message
 from penstock_daemon.session_table import SessionTable
 from penstock_daemon.sessions import Hold, Session
+from penstock_daemon.subscribe_service import SubscribeService
 
 SERVICE: Final = "penstock.v1.PredictionService"
 _SILENT_INTERVALS: Final = 3
@@ -50,7 +51,7 @@ class _Conversation:
 
 
 class PredictionService:
-    """Serves StreamPredictions on the event loop.
+    """Serves StreamPredictions on the event loop, and Subscribe through ``subscribe``.
 
     Args:
         table: of sessions.
@@ -85,6 +86,12 @@ class PredictionService:
         self.ready = False
         self.draining = False
         table.on_closed = self._on_closed
+        self.subscribe = SubscribeService(
+            budget_ns=budget_ns,
+            heartbeat_interval_ns=table.limits.heartbeat_interval_ns,
+            not_now=lambda: None if self.ready and not self.draining else self._not_now(),
+            count_refusal=table.count_refusal,
+        )
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the handler to add to a server."""
@@ -95,23 +102,25 @@ class PredictionService:
                     self._stream,
                     request_deserializer=None,  # What can't be read is a fault of the client; gRPC would say UNKNOWN.
                     response_serializer=pb.StreamPredictionsResponse.SerializeToString,
-                )
+                ),
+                "Subscribe": self.subscribe.method(),
             },
         )
 
     @property
     def streams(self) -> int:
-        """Streams that are open."""
-        return len(self._streams)
+        """Streams that are open, subscriptions included."""
+        return len(self._streams) + len(self.subscribe.streams)
 
     async def drain(self) -> None:
-        """Say Goodbye to every session and wait until each has had its answers; the caller bounds the wait."""
+        """Say Goodbye to every session and subscriber and wait until each has had its answers; the caller bounds the wait."""
         self.draining = True
         for hold in self._greeting:
             hold.lose(self._not_now())
         for session in self._table.sessions:
             session.wake.set()
-        streams = list(self._streams)
+        self.subscribe.drain()
+        streams = [*self._streams, *self.subscribe.streams]
         if streams:
             await asyncio.wait(streams)
 
@@ -142,6 +151,7 @@ class PredictionService:
                     )
                 elif now_ns - session.said_ns > interval_ns:
                     session.wake.set()
+        self.subscribe.keep(now_ns)
         self._table.expire(now_ns)
 
     async def _stream(self, _requests: Any, context: Any) -> None:

@@ -296,6 +296,7 @@ class Daemon:
             clocks=self._clocks.snapshot(),
             device=self._device.snapshot(),
             host=self._host.looked.counts(),
+            subscriptions=self.predictions.subscribe.counts,
         )
 
     # --- Service --------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from penstock_daemon.metrics import LatencyHistogram, MetricsSnapshot, ModelInfo
 from penstock_daemon.model_table import ModelTable
 from penstock_daemon.recorder import Recorder
 from penstock_daemon.session_table import SessionTable
+from penstock_daemon.subscriptions import SubscriptionCounts
 
 PACE_NAMES: Final = ("realtime", "bulk")
 
@@ -47,8 +48,9 @@ class SnapshotTaker:
         clocks: ClocksSnapshot | None = None,
         device: DeviceSnapshot | None = None,
         host: Mapping[tuple[str, str], int] | None = None,
+        subscriptions: SubscriptionCounts | None = None,
     ) -> MetricsSnapshot:
-        """Return a snapshot; *budget*, *clocks*, *device* and *host* are what those who look after them say."""
+        """Return a snapshot; all but the first two are what those who look after them say."""
         engine, sessions = self._engine, self._sessions
         open_sessions = sessions.sessions
         predicted = {name: _predicted(engine, pace) for pace, name in enumerate(PACE_NAMES)}
@@ -90,6 +92,7 @@ class SnapshotTaker:
             clocks=clocks,
             device=device,
             host=host or {},
+            subscriptions=subscriptions,
         )
 
 

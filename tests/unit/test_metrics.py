@@ -36,6 +36,7 @@ from penstock_daemon.metrics import (
 from penstock_daemon.metrics_server import MetricsServer
 from penstock_daemon.recorder import RecorderStats
 from penstock_daemon.socket_guard import ListenError
+from penstock_daemon.subscriptions import SubscriptionCounts
 
 ANY_PORT = TcpAddress("127.0.0.1", 0)
 
@@ -73,6 +74,7 @@ FULL = MetricsSnapshot(
         old_ticks=11,
         skipped=4,
     ),
+    subscriptions=SubscriptionCounts(subscribers=2, opened=5, delivered=70, fell_behind=1),
     host={("must", "DRIFT"): 2, ("info", "OK"): 1},
 )
 
@@ -124,6 +126,10 @@ def test_scrape_shows_every_number_of_the_snapshot():
     assert found["penstock_engine_busy_seconds_total"] == {(): 1.5}
     assert found["penstock_recorder_ticks_written_total"] == {(): 9}
     assert found["penstock_recorder_ticks_dropped_total"] == {(): 4}
+    assert found["penstock_subscribers"] == {(): 2}
+    assert found["penstock_subscriptions_opened_total"] == {(): 5}
+    assert found["penstock_subscriptions_fell_behind_total"] == {(): 1}
+    assert found["penstock_predictions_delivered_total"] == {(): 70}
     assert found["penstock_serving"] == {(): 1}
     assert found["penstock_clock_steps_total"] == {(): 3}
     assert found["penstock_clock_offset_seconds"] == {("monotonic", "ptp"): -5e-6}
