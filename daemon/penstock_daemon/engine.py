@@ -360,8 +360,17 @@ class Engine:
             time.sleep(0.0001)
 
     def use_cycles(self, fraction: int) -> None:
-        """Time stages by the CPU's cycle counter, a cycle being *fraction* 2^-32 ns; 0 for CLOCK_MONOTONIC."""
-        self.buffers.settings[memory.CYCLE_FRACTION] = fraction
+        """Time stages by the processor's counter of cycles, from each source's next drain on; at any time, from any thread.
+
+        Args:
+            fraction: nanoseconds of a cycle, in 2^-32; 0 for CLOCK_MONOTONIC.
+
+        Raises:
+            ValueError: *fraction* is no such number.
+        """
+        if not 0 <= fraction < 2**63:
+            raise ValueError(f"a cycle must last from 0 to 2^63 - 1 parts: fraction={fraction}")
+        rings.set_shared_word(self.buffers.settings, memory.CYCLE_FRACTION, fraction)
 
     def refresh_unix_offset(self) -> None:
         """Measure CLOCK_REALTIME against CLOCK_MONOTONIC anew, for the stamps that leave the daemon."""

@@ -1,6 +1,7 @@
 """What is measured of a tick: the durations of its stages against their bounds, and the age that makes LATE and STALE.
 
     a duration    one bucket of a histogram, one sum, one maximum; over its bound: one count, and whose it was
+    a clock       one reading of CLOCK_MONOTONIC per drain, cycles of the processor from there on
     an age        from the first stamp there is; over the bound of TOTAL: LATE; over the stale bound: STALE
     the breaker   a run of STALE predictions, which the next one in time ends
 
@@ -14,15 +15,18 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 from penstock.v1 import histogram
 from penstock.v1.records import PredictionFlag, Stage
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.engine_wake import wake_loop
-from penstock_daemon.native import store_release
+from penstock_daemon.native import clock_ns, cycles, load_acquire, scaled_cycles, store_release
 
-_compile = njit(nogil=True, cache=True, error_model="numpy")
+# As in engine_turns: what compiled code alone calls.
+_part = njit(nogil=True, cache=True, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 # As in engine_ticks: becomes part of its callers.
 _inline = njit(
     nogil=True,
@@ -39,8 +43,15 @@ MAXIMUM: Final = 1
 NEGATIVE: Final = 2
 EXCEEDED: Final = 3
 
-_bucket_of = _compile(histogram.bucket_of)
-
+_MONOTONIC = np.int32(1)
+_BELIEVED_NS = 1_000_000_000
+_LINEAR = histogram.LINEAR_BUCKETS
+_STEPS_NS = np.array([10**decade for decade in range(1, histogram.DECADES + 1)])
+_EDGES_NS = tuple(int(step_ns) * _LINEAR for step_ns in _STEPS_NS)  # Where each decade ends.
+_PER_STEP = np.append(1.0 / _STEPS_NS, 0.0)
+_FIRSTS = np.append(
+    histogram.BUCKETS_PER_DECADE * np.arange(1.0, histogram.DECADES + 1), float(histogram.OVERFLOW_BUCKET)
+)
 _LATE = int(PredictionFlag.LATE)
 _STALE = int(PredictionFlag.STALE)
 _EGRESS, _TOTAL = int(Stage.EGRESS), int(Stage.TOTAL)
@@ -48,7 +59,75 @@ _UPDATE = int(memory.OldTick.UPDATE)
 _DURATION_MAX = 2**32 - 1
 
 
-@_compile
+# --- Whether, and by what clock ----------------------------------------------------------------------------------------
+
+
+@intrinsic
+def measured(_typing: Any, m: Any) -> Any:
+    """Return whether anything is measured, as the type of the buffers says: what is not is not compiled either.
+
+    A daemon's buffers always are; those of a benchmark that asks what measuring costs may be of a class whose MEASURED
+    is False.
+    """
+    answer = bool(getattr(m.instance_class, "MEASURED", True))
+
+    def generate(_context: Any, _builder: Any, _signature: Any, _arguments: Any) -> Any:
+        return ir.Constant(ir.IntType(1), int(answer))
+
+    return types.boolean(m), generate
+
+
+@_inline
+def start_clock(m: Any) -> tuple[int, int, int]:
+    """Return a clock for one drain: what a cycle lasts, and where both clocks stood.
+
+        fraction      2^-32 ns of a cycle; 0 for CLOCK_MONOTONIC
+        anchor_ns     CLOCK_MONOTONIC now, nanoseconds
+        anchor        the counter of cycles now
+
+    The counter costs less than half of what a clock costs, and drifts; so it is read for the length of a drain alone.
+    """
+    if not measured(m):
+        return 0, 0, 0
+    fraction = load_acquire(m.settings, memory.CYCLE_FRACTION)
+    anchor_ns = clock_ns(_MONOTONIC)
+    return fraction, anchor_ns, cycles() if fraction != 0 else 0
+
+
+@_inline
+def read_clock(m: Any, clock: tuple[int, int, int]) -> int:
+    """Return the monotonic time by a clock of start_clock, nanoseconds; 0 where nothing is measured.
+
+    A counter that went back, or more than a second on, is not believed.
+    """
+    if not measured(m):
+        return 0
+    fraction, anchor_ns, anchor = clock
+    if fraction != 0:
+        elapsed_ns = scaled_cycles(cycles() - anchor, fraction)
+        if 0 <= elapsed_ns < _BELIEVED_NS:
+            return anchor_ns + elapsed_ns
+    return clock_ns(_MONOTONIC)
+
+
+# --- Durations --------------------------------------------------------------------------------------------------------
+
+
+@_inline
+def bucket_of(duration_ns: int) -> int:
+    """Return what penstock.v1.histogram.bucket_of returns, without a branch on the decade.
+
+    bucket = floor((duration + 1/2) / step) + first        the half keeps every edge on its side, rounded or not
+    """
+    if duration_ns < _LINEAR:
+        return max(duration_ns, 0)
+    decade = np.int64(0)
+    for edge_ns in _EDGES_NS:
+        decade += np.int64(duration_ns >= edge_ns)
+    return int((duration_ns + 0.5) * _PER_STEP[decade] + _FIRSTS[decade])
+
+
+@_inline
 def record_duration(m: Any, path: int, bulk: int, stage: int, sequence: int, duration_ns: int) -> None:
     """Count one duration.
 
@@ -59,10 +138,11 @@ def record_duration(m: Any, path: int, bulk: int, stage: int, sequence: int, dur
         sequence: of the tick in its session.
         duration_ns: of the stage; a negative one is counted as such too.
     """
-    m.histograms[path, bulk, stage, _bucket_of(duration_ns)] += 1
+    m.histograms[path, bulk, stage, bucket_of(duration_ns)] += 1
     totals = m.totals[path, bulk, stage]
     totals[SUM] += duration_ns
-    totals[MAXIMUM] = max(totals[MAXIMUM], duration_ns)
+    if duration_ns > totals[MAXIMUM]:  # noqa: PLR1730  # max() would store each time.
+        totals[MAXIMUM] = duration_ns
     if duration_ns < 0:
         totals[NEGATIVE] += 1
     if bulk == 0 and duration_ns > m.bounds[path, stage]:
@@ -71,7 +151,7 @@ def record_duration(m: Any, path: int, bulk: int, stage: int, sequence: int, dur
         m.breaches[path, stage, memory.BREACH_NS] = duration_ns
 
 
-@_compile
+@_inline
 def record_handed_over(m: Any, path: int, bulk: int, answer: Any, first_ns: int, now_ns: int) -> None:
     """Count the stages EGRESS and TOTAL of an answer that is handed over now.
 
@@ -137,7 +217,7 @@ def age_flags(m: Any, path: int, bulk: int, age_ns: int, now_ns: int) -> int:
     return flags
 
 
-@_compile
+@_part
 def _count_stale(m: Any, now_ns: int) -> None:
     """Count a STALE prediction; a run of BREAKER_RUN trips the breaker once, and another run must begin."""
     store_release(m.words, memory.STALE, m.words[memory.STALE] + 1)
@@ -163,7 +243,7 @@ def skips_old(m: Any) -> bool:
     return m.settings[memory.OLD_TICK_POLICY] == _UPDATE
 
 
-@_compile
+@_part
 def count_old(m: Any) -> None:
     """Count an old tick that was taken, and whether it only updates its state. m: Buffers; two words are overwritten."""
     store_release(m.words, memory.OLD_TICKS, m.words[memory.OLD_TICKS] + 1)

@@ -17,8 +17,18 @@ from numba import njit
 from penstock.v1.records import PROBABILITY_ONE, PredictionFlag, Stage
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.engine_online import predict_online
-from penstock_daemon.engine_stages import age_flags, count_old, is_old, record_duration, skips_old, write_stages
-from penstock_daemon.native import clock_ns, load_acquire, store_release
+from penstock_daemon.engine_stages import (
+    age_flags,
+    count_old,
+    is_old,
+    measured,
+    read_clock,
+    record_duration,
+    skips_old,
+    start_clock,
+    write_stages,
+)
+from penstock_daemon.native import load_acquire, store_release
 from penstock_kernels import predictor
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")
@@ -44,7 +54,6 @@ _RECEIVE, _RING, _FEATURES, _PREDICT = (
 )
 _HORIZONS = predictor.HORIZONS
 _REBUILD_TICKS = predictor.REBUILD_TICKS
-_MONOTONIC = np.int32(1)
 
 
 # --- How an answer is written, whoever made it ------------------------------------------------------------------------
@@ -130,9 +139,10 @@ def takeable(m: Any, source: int, limit: int) -> int:
     published = m.cursors[base + memory.PREDICTION_PUBLISHED]
     kept = published - load_acquire(m.cursors, base + memory.PREDICTION_CONSUMED)
     count = min(waiting, m.tick_slots.shape[1] - kept, limit)
-    highest = m.high_water[source]
-    highest[memory.HIGH_WATER_TICKS] = max(highest[memory.HIGH_WATER_TICKS], waiting)
-    highest[memory.HIGH_WATER_PREDICTIONS] = max(highest[memory.HIGH_WATER_PREDICTIONS], kept + count)
+    if measured(m):
+        highest = m.high_water[source]
+        highest[memory.HIGH_WATER_TICKS] = max(highest[memory.HIGH_WATER_TICKS], waiting)
+        highest[memory.HIGH_WATER_PREDICTIONS] = max(highest[memory.HIGH_WATER_PREDICTIONS], kept + count)
     return count
 
 
@@ -166,7 +176,8 @@ def drain(m: Any, source: int, limit: int, marks: int) -> int:
     model_inputs = m.inputs
     unix_offset_ns = load_acquire(m.words, memory.UNIX_OFFSET_NS)
     predicted = 0
-    taken_ns = clock_ns(_MONOTONIC)
+    clock = start_clock(m)
+    taken_ns = clock[1]
     for offset in range(count):
         slot = (consumed + offset) & (slots - 1)
         tick = m.tick_slots[source, slot]
@@ -185,7 +196,7 @@ def drain(m: Any, source: int, limit: int, marks: int) -> int:
             count_old(m)
             advance = skips_old(m)
         flags = marks | predictor.tick_features(header, model_constants, m.running[state], tick, model_inputs)
-        features_done_ns = clock_ns(_MONOTONIC)
+        features_done_ns = read_clock(m, clock)
         online = m.online_of[state]
         if online != memory.NO_ONLINE:
             predict_online(m, header, model_weights, state, online, tick, advance)
@@ -200,12 +211,12 @@ def drain(m: Any, source: int, limit: int, marks: int) -> int:
         else:
             write_forecasts(answer, m.forecasts)
             predicted += 1
-        done_ns = clock_ns(_MONOTONIC)
+        done_ns = read_clock(m, clock)
         if rebuild:
             flags |= memory.ANSWER_REBUILT
-        else:
-            if advance:
-                flags |= _SKIPPED
+        elif advance:
+            flags |= _SKIPPED
+        if measured(m) and not rebuild:
             sequence = np.int64(tick.session_sequence)
             flags |= age_flags(m, path, bulk, done_ns - tick.first_ns, done_ns)
             record_duration(m, path, bulk, _RECEIVE, sequence, receive_ns)
@@ -213,7 +224,8 @@ def drain(m: Any, source: int, limit: int, marks: int) -> int:
             record_duration(m, path, bulk, _FEATURES, sequence, features_done_ns - taken_ns)
             record_duration(m, path, bulk, _PREDICT, sequence, done_ns - features_done_ns)
         answer.flags = flags
-        write_stages(answer, receive_ns, ring_ns, features_done_ns - taken_ns, 0, done_ns - features_done_ns, 0)
+        if measured(m):
+            write_stages(answer, receive_ns, ring_ns, features_done_ns - taken_ns, 0, done_ns - features_done_ns, 0)
         taken_ns = done_ns
         hand_over(m, base, consumed + offset + 1, published + offset + 1)
     count_ticks(m, count, predicted)

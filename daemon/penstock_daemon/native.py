@@ -1,4 +1,4 @@
-"""What compiled code needs and Numba lacks: atomics, a fence, a clock, four system calls, and calls by address.
+"""What compiled code needs and Numba lacks: atomics, a fence, clocks, four system calls, and calls by address.
 
 Numba may hoist a plain array load out of a spinning loop, and Arm may reorder two plain stores. So every word that two
 threads share is read with ``load_acquire`` and written with ``store_release``; ``fence`` orders a store before a later
@@ -8,6 +8,7 @@ cache keeps functions that use them.
 
 from __future__ import annotations
 
+import platform
 from typing import Any, Final
 
 from llvmlite import ir
@@ -21,8 +22,12 @@ CLOCK_MONOTONIC: Final = 1
 _INT16: Final = ir.IntType(16)
 _INT32: Final = ir.IntType(32)
 _INT64: Final = ir.IntType(64)
+_INT128: Final = ir.IntType(128)
 _WORD_BYTES: Final = 8
 _POLLIN: Final = 1
+_X86: Final = platform.machine() in {"x86_64", "AMD64"}
+_ARM: Final = platform.machine() in {"aarch64", "arm64"}
+HAS_CYCLES: Final = _X86 or _ARM  # Whether there is a counter that a process may read.
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
@@ -90,6 +95,35 @@ def clock_ns(_typing: Any, _clock: Any) -> Any:
         return builder.add(builder.mul(seconds, ir.Constant(_INT64, 1_000_000_000)), nanoseconds)
 
     return types.int64(types.int32), generate
+
+
+@intrinsic
+def cycles(_typing: Any) -> Any:
+    """Return the processor's counter: the TSC, on Arm CNTVCT_EL0; 0 where HAS_CYCLES is False.
+
+    Nothing is waited for: it may be read some nanoseconds before what stands ahead of it has ended.
+    """
+
+    def generate(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        function_type = ir.FunctionType(_INT64, [])
+        if _X86:
+            return builder.call(builder.module.declare_intrinsic("llvm.readcyclecounter", (), function_type), [])
+        if _ARM:  # LLVM's own would read a counter that user space may not.
+            return builder.asm(function_type, "mrs $0, cntvct_el0", "=r", [], True)
+        return ir.Constant(_INT64, 0)
+
+    return types.int64(), generate
+
+
+@intrinsic
+def scaled_cycles(_typing: Any, _count: Any, _fraction: Any) -> Any:
+    """Return ``count * fraction >> 32`` as if words were wide enough. Both int64; *fraction* is not negative."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        count, fraction = (builder.sext(argument, _INT128) for argument in arguments)
+        return builder.trunc(builder.ashr(builder.mul(count, fraction), ir.Constant(_INT128, 32)), _INT64)
+
+    return types.int64(types.int64, types.int64), generate
 
 
 @intrinsic
