@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from penstock_client.instruments import Instrument, Pace
     from penstock_client.reconnect import ReconnectPolicy
     from penstock_client.session import Session, connect
+    from penstock_client.shared_memory.options import SharedMemory
 
 __all__ = [
     "Batch",
@@ -36,6 +37,7 @@ __all__ = [
     "Session",
     "SessionLost",
     "SessionRefused",
+    "SharedMemory",
     "TickError",
     "TickErrorReason",
     "connect",
@@ -55,6 +57,7 @@ _HOMES = {
     "instruments": ("Instrument", "Pace"),
     "reconnect": ("ReconnectPolicy",),
     "session": ("Session", "connect"),
+    "shared_memory.options": ("SharedMemory",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

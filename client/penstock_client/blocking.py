@@ -31,8 +31,10 @@ from penstock_client.errors import DeadlineExceeded, LocalUsageError, PenstockEr
 from penstock_client.instruments import Instrument, Pace
 from penstock_client.mailbox import ThreadMailbox
 from penstock_client.reconnect import ReconnectPolicy
-from penstock_client.session import UNREAD_PATIENCE_S, unread_answers
+from penstock_client.session import UNREAD_PATIENCE_S, no_rings, unread_answers
 from penstock_client.settings import CONNECT_DEADLINE_S, Settings, checked_settings
+from penstock_client.shared_memory.options import SharedMemory
+from penstock_client.shared_memory.rings import Rings
 from penstock_client.ticks import Ticks, checked_records
 
 
@@ -47,21 +49,26 @@ def connect(
     deadline_s: float | None = None,
     reconnect: bool | ReconnectPolicy = True,
     online_readout: bool = False,
+    shared_memory: bool | SharedMemory = False,
 ) -> BlockingSession:
     """Return a session to be entered with ``with``; arguments and errors are those of penstock_client.connect."""
-    return BlockingSession(
-        checked_settings(
-            address,
-            instruments,
-            model=model,
-            pace=pace,
-            client_name=client_name,
-            connect_deadline_s=connect_deadline_s,
-            deadline_s=deadline_s,
-            reconnect=reconnect,
-            online_readout=online_readout,
-        )
+    settings = checked_settings(
+        address,
+        instruments,
+        model=model,
+        pace=pace,
+        client_name=client_name,
+        connect_deadline_s=connect_deadline_s,
+        deadline_s=deadline_s,
+        reconnect=reconnect,
+        online_readout=online_readout,
+        shared_memory=shared_memory,
     )
+    if settings.shared_memory is None:
+        return BlockingSession(settings)
+    from penstock_client.shared_memory.blocking import BlockingSharedMemorySession
+
+    return BlockingSharedMemorySession(settings, settings.shared_memory)
 
 
 class BlockingSession:
@@ -97,9 +104,8 @@ class BlockingSession:
         self._used = True
         loop = background.acquire()
         try:
-            self._mailbox = ThreadMailbox(loop)
-            core = SessionCore(self._settings, self._mailbox, self._room_changed)
-            run_on(loop, core.open())
+            core = self._new_core(loop)
+            run_on(loop, self._open_core(core))
         except BaseException:
             background.release()
             raise
@@ -209,6 +215,24 @@ class BlockingSession:
             raise LocalUsageError("a session that was closed can't be finished: call finish() before leaving")
         with self._sending:
             run_on(self._loop, self._finish(core))
+
+    @property
+    def rings(self) -> Rings:
+        """The session's rings in memory, to be written and read in place.
+
+        Raises:
+            LocalUsageError: it has none.
+        """
+        raise no_rings()
+
+    # --- What a session over shared memory does in another way ------------------------------------------------------
+
+    def _new_core(self, loop: asyncio.AbstractEventLoop) -> SessionCore:
+        self._mailbox = ThreadMailbox(loop)
+        return SessionCore(self._settings, self._mailbox, self._room_changed)
+
+    async def _open_core(self, core: SessionCore) -> None:
+        await core.open()
 
     # --- In the callers' threads ------------------------------------------------------------------------------------
 

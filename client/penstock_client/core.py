@@ -30,6 +30,8 @@ from penstock_client.mailbox import Mailbox
 from penstock_client.reconnect import Backoff, ReconnectPolicy
 from penstock_client.refusals import StreamEnded
 from penstock_client.settings import Settings
+from penstock_client.shared_memory.books import RingBooks
+from penstock_client.shared_memory.line import Line
 from penstock_client.stream import Stream
 
 _log = logging.getLogger("penstock_client")
@@ -42,21 +44,27 @@ class SessionCore:
         settings: the checked arguments of connect().
         mailbox: where answers go.
         on_room: called on the loop when ticks were answered or the session has ended: there may be room now.
+        line: the shared memory that ticks go through; None where they go over the stream.
     """
 
-    def __init__(self, settings: Settings, mailbox: Mailbox, on_room: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: Settings, mailbox: Mailbox, on_room: Callable[[], None], line: Line | None = None
+    ) -> None:
         self._settings = settings
         ids = [instrument.instrument_id for instrument in settings.greeting.instruments]
-        self._ledger = Ledger(ids, keep_history=settings.reconnect is not None)
+        self._line = line
+        self._ledger: Ledger | RingBooks = (
+            Ledger(ids, keep_history=settings.reconnect is not None) if line is None else line.books
+        )
         self._backoff = Backoff(settings.reconnect or ReconnectPolicy(), random.Random())  # noqa: S311 - Jitter.
-        self._desk = Desk(self._ledger, mailbox, self._backoff, on_room)
+        self._desk = Desk(self._ledger, mailbox, self._backoff, on_room, line=line)
         self._welcome: pb.Welcome | None = None
         self._token = b""
         self._stream: Stream | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
-        self._usable = False  # Whether check_usable() would pass: looked at for every send.
+        self.usable = False  # Whether check_usable() would pass: looked at for every send.
         self.ended = asyncio.Event()
         self.reconnects = 0
 
@@ -105,7 +113,7 @@ class SessionCore:
         stream = await self._open_first(opened_s)
         self._stream = stream
         self._supervisor = loop.create_task(self._supervise(stream), name="penstock session")
-        self._usable = True
+        self.usable = True
         if self._settings.deadline_s is not None:
             self._deadline_timer = loop.call_at(opened_s + self._settings.deadline_s, self._expire)
 
@@ -116,10 +124,10 @@ class SessionCore:
             LocalUsageError: not open, or finish() or close() was called.
             PenstockError: what ended the session.
         """
-        if not self._usable:
+        if not self.usable:
             self.check_usable()
         taken = self._ledger.accept(records)
-        if taken:
+        if taken and self._line is None:
             self._desk.work.ring()
         return taken
 
@@ -142,15 +150,26 @@ class SessionCore:
             raise LocalUsageError("the session must be open first: enter it with 'with', or call open()")
         if self._desk.closing:
             raise LocalUsageError("a session that was closed can't be finished: call finish() before leaving")
-        self._desk.finishing, self._usable = True, False
+        self._desk.finishing, self.usable = True, False
         self._desk.work.ring()
         await self.ended.wait()
         if self._failure is not None:
             raise self._failure
 
+    def nudge(self) -> None:
+        """Look again whether the session is finished: the last answer was read from shared memory."""
+        self._desk.work.ring()
+
+    def fail(self, error: Exception) -> None:
+        """End the session with *error*, which was found by who reads its answers from shared memory."""
+        if self._failure is None and not self.ended.is_set():
+            self.usable, self._failure = False, error
+            if self._supervisor is not None:
+                self._supervisor.cancel()
+
     async def close(self) -> None:
         """End the session within a bound; ticks without an answer get none. Does nothing the second time."""
-        self._desk.closing, self._usable = True, False
+        self._desk.closing, self.usable = True, False
         self._desk.mailbox.lift_bound()
         if self._supervisor is None or self._supervisor.done():
             return
@@ -203,6 +222,8 @@ class SessionCore:
         welcome = response.welcome
         limits = (welcome.next_sequence, welcome.in_flight_max, welcome.rebuild_ticks)
         resumed = welcome.state_origin == pb.STATE_ORIGIN_RESUMED
+        if self._line is not None:
+            self._line.check_offer(welcome)
         if resumed and not token_offered:
             raise DaemonProtocolError("the daemon resumed a session that no token was offered for")
         if first:
@@ -239,7 +260,7 @@ class SessionCore:
         try:
             while stream is not None:
                 self._stream = stream
-                exchange = Exchange(stream, self._desk, self.welcome.heartbeat_interval_ns / 1e9)
+                exchange = Exchange(stream, self._desk, self.welcome)
                 try:
                     end = await exchange.run()
                 finally:
@@ -258,7 +279,7 @@ class SessionCore:
         finally:
             if self._deadline_timer is not None:
                 self._deadline_timer.cancel()
-            self._usable = False
+            self.usable = False
             self.ended.set()
             self._desk.mailbox.close(self._failure)
             self._desk.on_room()
@@ -293,7 +314,7 @@ class SessionCore:
 
     def _expire(self) -> None:
         """End the session: its deadline has come."""
-        self._usable = False
+        self.usable = False
         self._failure = DeadlineExceeded(
             f"the session's deadline_s={self._settings.deadline_s} has passed: "
             f"{self._ledger.unanswered} ticks have no answer"

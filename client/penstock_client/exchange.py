@@ -25,6 +25,8 @@ from penstock_client.mailbox import Mailbox
 from penstock_client.pulse import INTERVALS_TO_LOST, Pulse
 from penstock_client.reconnect import Backoff
 from penstock_client.refusals import StreamEnded
+from penstock_client.shared_memory.books import RingBooks
+from penstock_client.shared_memory.line import Line
 from penstock_client.stream import Stream
 
 BATCH_TICKS_MAX: Final = 4096  # 320 KiB: far below the message limit, and the daemon starts before the rest has come.
@@ -45,16 +47,18 @@ class Desk:
         work: rung when there may be something to send: ticks, room, a heartbeat, the end.
         finishing: the caller has no more ticks.
         closing: the caller leaves, whatever is unanswered.
+        line: the session's shared memory; None where ticks go over the stream.
         said_goodbye: the daemon was told so.
     """
 
-    ledger: Ledger
+    ledger: Ledger | RingBooks
     mailbox: Mailbox
     backoff: Backoff
     on_room: Callable[[], None]
     work: Bell = field(default_factory=Bell)
     finishing: bool = False
     closing: bool = False
+    line: Line | None = None
     said_goodbye: bool = False
 
     @property
@@ -69,12 +73,13 @@ class Exchange:
     Args:
         stream: opened, its Welcome read and in the books.
         desk: the session's.
-        heartbeat_interval_s: of its Welcome; 0 for none.
+        welcome: the stream's.
     """
 
-    def __init__(self, stream: Stream, desk: Desk, heartbeat_interval_s: float) -> None:
+    def __init__(self, stream: Stream, desk: Desk, welcome: pb.Welcome) -> None:
         self._stream = stream
         self._desk = desk
+        self._welcome = welcome
         self._loop = asyncio.get_running_loop()
         self._pulse: Pulse | None = None
         self._beat_timer: asyncio.TimerHandle | None = None
@@ -82,8 +87,8 @@ class Exchange:
         self._paused = False  # The mailbox is full: we do not listen.
         self._draining = False  # The daemon said Goodbye.
         self.token_of_goodbye: bytes | None = None
-        if heartbeat_interval_s > 0:
-            self._pulse = Pulse.start(heartbeat_interval_s, self._loop.time())
+        if welcome.heartbeat_interval_ns:
+            self._pulse = Pulse.start(welcome.heartbeat_interval_ns / 1e9, self._loop.time())
 
     async def run(self) -> StreamEnded:
         """Work until the stream ends, and return how.
@@ -94,18 +99,24 @@ class Exchange:
         """
         if self._pulse is not None:
             self._beat_timer = self._loop.call_at(self._pulse.due_s, self._beat)
-        writer = self._loop.create_task(self._write_all(), name="penstock writer")
-        writer.add_done_callback(self._writer_ended)
+        beside = [self._loop.create_task(self._write_all(), name="penstock writer")]
+        if self._desk.line is not None:
+            attending = self._desk.line.attend(self._stream, self._welcome, self._desk.backoff)
+            beside.append(self._loop.create_task(attending, name="penstock attachment"))
+        for task in beside:
+            task.add_done_callback(self._task_ended)
         try:
             end = await self._read_all()
         finally:
             if self._beat_timer is not None:
                 self._beat_timer.cancel()
-            writer.cancel()
-            await asyncio.wait([writer])
-        mistake = None if writer.cancelled() else writer.exception()
-        if mistake is not None:
-            raise mistake
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
+        for task in beside:
+            mistake = None if task.cancelled() else task.exception()
+            if mistake is not None:
+                raise mistake
         return end
 
     # --- Reading ----------------------------------------------------------------------------------------------------
@@ -149,9 +160,13 @@ class Exchange:
             return  # Nothing that the writer waits for has changed.
         elif kind == "rebuild_progress":
             desk.ledger.rebuild_progress(response.rebuild_progress.ticks)
+            if desk.line is not None:
+                desk.line.news()
         elif kind == "goodbye":
             self._draining = True
             self.token_of_goodbye = response.goodbye.resume_token
+            if desk.line is not None:
+                desk.line.news(goodbye=True)
         else:
             raise DaemonProtocolError(f"the daemon must not send {wire.kind(response)} after Welcome")
         if desk.ledger.has_more or desk.finishing:
@@ -186,10 +201,10 @@ class Exchange:
         await asyncio.sleep(CLOSE_GRACE_S if desk.closing else FINISH_GRACE_S)
         stream.give_up("the daemon did not close the stream after Goodbye")
 
-    def _writer_ended(self, writer: asyncio.Task[None]) -> None:
-        """End the stream where the writer failed by a mistake of ours, so that the reader does not wait for ever."""
-        if not writer.cancelled() and writer.exception() is not None:
-            self._stream.give_up("the writer failed")
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """End the stream where what works beside the reader failed, so that the reader does not wait for ever."""
+        if not task.cancelled() and task.exception() is not None:
+            self._stream.give_up(f"the {task.get_name()} failed")
 
     # --- The pulse --------------------------------------------------------------------------------------------------
 

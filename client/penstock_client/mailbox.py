@@ -42,7 +42,8 @@ class Mailbox(Protocol):
         """Wait until the mailbox is not full."""
 
 
-def _no_answer_within(timeout_s: float) -> DeadlineExceeded:
+def no_answer_within(timeout_s: float) -> DeadlineExceeded:
+    """Return the error of a wait for answers that took too long."""
     return DeadlineExceeded(f"no answer came within timeout_s={timeout_s:.6g}")
 
 
@@ -110,7 +111,7 @@ class TaskMailbox:
             except TimeoutError as exc:
                 if not self._batches and not self._ended:
                     assert timeout_s is not None, "timed out without a timeout"
-                    raise _no_answer_within(timeout_s) from exc
+                    raise no_answer_within(timeout_s) from exc
             finally:
                 self._reader = None
         if self._batches:
@@ -183,7 +184,7 @@ class ThreadMailbox:
             batch = self._batches.get(timeout=timeout_s)
         except queue.Empty as exc:
             assert timeout_s is not None, "timed out without a timeout"
-            raise _no_answer_within(timeout_s) from exc
+            raise no_answer_within(timeout_s) from exc
         if batch is None:
             self._batches.put(None)  # For the next reader.
             if self._error is not None:

@@ -25,6 +25,9 @@ from penstock_client.instruments import Instrument, Pace
 from penstock_client.mailbox import TaskMailbox
 from penstock_client.reconnect import ReconnectPolicy
 from penstock_client.settings import CONNECT_DEADLINE_S, Settings, checked_settings
+from penstock_client.shared_memory.line import Line
+from penstock_client.shared_memory.options import SharedMemory
+from penstock_client.shared_memory.rings import Rings
 from penstock_client.ticks import Ticks, checked_records
 
 UNREAD_PATIENCE_S = 30.0  # A send that waits on a full mailbox nobody empties for so long is a mistake.
@@ -41,6 +44,7 @@ def connect(
     deadline_s: float | None = None,
     reconnect: bool | ReconnectPolicy = True,
     online_readout: bool = False,
+    shared_memory: bool | SharedMemory = False,
 ) -> Session:
     """Return a session to be entered with ``async with``.
 
@@ -55,31 +59,37 @@ def connect(
         reconnect: whether to go on over lost connections, or by which policy.
         online_readout: whether the daemon corrects forecasts by what followed this session's own ticks; one that does
             not allow it refuses the session.
+        shared_memory: whether ticks and answers go through rings in memory that the daemon, on this host, hands over:
+            True, or a SharedMemory that says how to wait. A daemon that has none refuses the session.
 
     Raises:
         LocalUsageError: an argument is wrong.
     """
-    return Session(
-        checked_settings(
-            address,
-            instruments,
-            model=model,
-            pace=pace,
-            client_name=client_name,
-            connect_deadline_s=connect_deadline_s,
-            deadline_s=deadline_s,
-            reconnect=reconnect,
-            online_readout=online_readout,
-        )
+    settings = checked_settings(
+        address,
+        instruments,
+        model=model,
+        pace=pace,
+        client_name=client_name,
+        connect_deadline_s=connect_deadline_s,
+        deadline_s=deadline_s,
+        reconnect=reconnect,
+        online_readout=online_readout,
+        shared_memory=shared_memory,
     )
+    if settings.shared_memory is None:
+        return Session(settings)
+    from penstock_client.shared_memory.session import SharedMemorySession
+
+    return SharedMemorySession(settings, settings.shared_memory)
 
 
 class Session:
     """A session on the running event loop; made by connect()."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._mailbox = TaskMailbox()
-        self._core = SessionCore(settings, self._mailbox, self._room_changed)
+    def __init__(self, settings: Settings, mailbox: TaskMailbox | None = None, line: Line | None = None) -> None:
+        self._mailbox = mailbox or TaskMailbox()
+        self._core = SessionCore(settings, self._mailbox, self._room_changed, line)
         self._sending = asyncio.Lock()  # Keeps the ticks of one send() together.
         self._waiting: asyncio.Future[None] | None = None
 
@@ -127,6 +137,15 @@ class Session:
     def reconnects(self) -> int:
         """How often the connection was lost and regained."""
         return self._core.reconnects
+
+    @property
+    def rings(self) -> Rings:
+        """The session's rings in memory, to be written and read in place.
+
+        Raises:
+            LocalUsageError: it has none.
+        """
+        raise no_rings()
 
     async def send(self, ticks: Ticks) -> int:
         """Queue *ticks* and return the sequence of the first; waits only while in_flight_max is reached.
@@ -225,6 +244,11 @@ class Batches:
         if batch is None:
             raise StopAsyncIteration
         return batch
+
+
+def no_rings() -> LocalUsageError:
+    """Return the error of who asks a session over gRPC for its rings."""
+    return LocalUsageError("a session has rings only where it was made by connect(..., shared_memory=True)")
 
 
 def unread_answers(patience_s: float) -> LocalUsageError:

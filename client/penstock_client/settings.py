@@ -10,6 +10,7 @@ from penstock_client.channel import checked_address
 from penstock_client.errors import LocalUsageError
 from penstock_client.instruments import Instrument, Pace, check_text, checked_instruments
 from penstock_client.reconnect import ReconnectPolicy
+from penstock_client.shared_memory.options import SharedMemory, checked_shared_memory
 from penstock_client.wire import Greeting
 
 CONNECT_DEADLINE_S = 10.0
@@ -25,6 +26,7 @@ class Settings:
         connect_deadline_s: for the first Welcome, tries included, and for each try of a reconnect.
         deadline_s: for the whole session, from open(); None for no end.
         reconnect: None where a lost connection ends the session.
+        shared_memory: how the session waits; None where ticks go over gRPC.
     """
 
     address: str
@@ -32,6 +34,7 @@ class Settings:
     connect_deadline_s: float
     deadline_s: float | None
     reconnect: ReconnectPolicy | None
+    shared_memory: SharedMemory | None = None
 
 
 def checked_settings(
@@ -45,6 +48,7 @@ def checked_settings(
     deadline_s: float | None,
     reconnect: bool | ReconnectPolicy,
     online_readout: bool,
+    shared_memory: bool | SharedMemory = False,
 ) -> Settings:
     """Check the arguments of connect().
 
@@ -69,8 +73,11 @@ def checked_settings(
         raise LocalUsageError(f"reconnect must be True, False or a ReconnectPolicy: was {reconnect!r}")
     if not isinstance(online_readout, bool):
         raise LocalUsageError(f"online_readout must be True or False: was {online_readout!r}")
-    greeting = Greeting(client_name, model, checked_instruments(instruments), checked_pace, online_readout)
-    return Settings(checked_address(address), greeting, connect_deadline_s, deadline_s, policy)
+    rings = checked_shared_memory(shared_memory)
+    greeting = Greeting(
+        client_name, model, checked_instruments(instruments), checked_pace, online_readout, rings is not None
+    )
+    return Settings(checked_address(address), greeting, connect_deadline_s, deadline_s, policy, rings)
 
 
 def _check_seconds(name: str, value: object) -> None:

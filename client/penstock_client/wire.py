@@ -34,6 +34,7 @@ class Greeting:
     instruments: tuple[Instrument, ...]
     pace: Pace
     online_readout: bool = False
+    shared_memory: bool = False
 
 
 def hello(greeting: Greeting, *, resume_token: bytes, next_answer: int) -> bytes:
@@ -56,6 +57,7 @@ def hello(greeting: Greeting, *, resume_token: bytes, next_answer: int) -> bytes
         first_sequence=next_answer,
         next_prediction_sequence=next_answer,
         online_readout=greeting.online_readout,
+        shared_memory=greeting.shared_memory,
     )
     return pb.StreamPredictionsRequest(hello=message).SerializeToString()
 
