@@ -10,7 +10,6 @@ from numba import njit
 
 from penstock.v1.records import TICK_DTYPE
 from penstock_daemon.arena import Arena
-from penstock_daemon.feed.book_memory import LEVEL_ORDERS, LEVEL_SHARES
 from penstock_daemon.feed.books import (
     Books,
     apply_dbn,
@@ -21,7 +20,7 @@ from penstock_daemon.feed.books import (
     new_session,
 )
 from penstock_daemon.feed.memory import FIRST_REFUSAL, NO_TICK, Refusal
-from penstock_daemon.feed.price_levels import best_count, best_price
+from penstock_daemon.feed.price_levels import best_level
 from support.reference_books import ReferenceBooks
 
 ITCH, DBN = 0, 1
@@ -58,9 +57,10 @@ def read_tops(books: Any, tops: Any) -> None:
     """Write each book's top. tops: (instruments, 6)."""
     for instrument in range(tops.shape[0]):
         for side in range(2):
-            tops[instrument, 3 * side] = best_price(books, 2 * instrument + side)
-            tops[instrument, 3 * side + 1] = best_count(books, 2 * instrument + side, LEVEL_SHARES)
-            tops[instrument, 3 * side + 2] = best_count(books, 2 * instrument + side, LEVEL_ORDERS)
+            price, shares, orders = best_level(books, 2 * instrument + side)
+            tops[instrument, 3 * side] = price
+            tops[instrument, 3 * side + 1] = shares
+            tops[instrument, 3 * side + 2] = orders
 
 
 def small_books(names: list[str], ids: list[int], *, orders_max: int = 1000, levels_max: int = 100) -> Books:

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from numba import njit
 
-from penstock.v1.records import TICK_LENGTH_WORDS, TICK_RTYPE, UNDEFINED_PRICE, BookFlag
-from penstock_daemon.feed.book_memory import ASK, BID, LEVEL_ORDERS, LEVEL_SHARES, TOLD_ASK, TOLD_BID, TOLD_FLAGS
+from penstock.v1.records import TICK_LENGTH_WORDS, TICK_RTYPE, BookFlag
+from penstock_daemon.feed.book_memory import ASK, BID, TOLD_ASK, TOLD_BID, TOLD_FLAGS
 from penstock_daemon.feed.memory import NO_TICK
-from penstock_daemon.feed.price_levels import best_count, best_price
+from penstock_daemon.feed.price_levels import best_level
 
 ACTION_ADD: Final = ord("A")
 ACTION_CANCEL: Final = ord("C")
@@ -32,9 +32,7 @@ _part = njit(nogil=True, cache=True, error_model="numpy", _nrt=False, no_cpython
 
 
 @_part
-def tell(
-    books: Any, instrument: int, action: int, side: int, price: int, size: int, ts_event: int, sequence: int, out: Any
-) -> int:
+def tell(books: Any, instrument: int, action: int, side: int, price: int, size: int, ts_event: int, out: Any) -> int:
     """Write the tick of one event, if it says anything.
 
     Args:
@@ -45,20 +43,14 @@ def tell(
         price: of the trade, 1e-9; else UNDEFINED_PRICE.
         size: of the trade; else 0.
         ts_event: Unix ns.
-        sequence: 32 bits for the record.
-        out: TICK_DTYPE; record 0 is overwritten but for ``ts_recv``, which is the caller's.
+        out: TICK_DTYPE; record 0 is overwritten but for ``ts_recv``, which is the caller's. ``sequence`` and ``ts_in_delta``
+            become 0.
 
     Returns:
         *instrument*, or NO_TICK.
     """
-    bid = 2 * instrument + BID
-    ask = 2 * instrument + ASK
-    bid_px = best_price(books, bid)
-    bid_sz = best_count(books, bid, LEVEL_SHARES)
-    bid_ct = best_count(books, bid, LEVEL_ORDERS)
-    ask_px = best_price(books, ask)
-    ask_sz = best_count(books, ask, LEVEL_SHARES)
-    ask_ct = best_count(books, ask, LEVEL_ORDERS)
+    bid_px, bid_sz, bid_ct = best_level(books, 2 * instrument + BID)
+    ask_px, ask_sz, ask_ct = best_level(books, 2 * instrument + ASK)
     flags = _LAST
     if books.unsound[instrument] != 0:
         flags = _LAST | _MAYBE_BAD_BOOK
@@ -94,7 +86,7 @@ def tell(
     tick.flags = flags
     tick.depth = 0
     tick.ts_in_delta = 0
-    tick.sequence = sequence
+    tick.sequence = 0
     tick.bid_px = bid_px
     tick.ask_px = ask_px
     tick.bid_sz = bid_sz
@@ -102,16 +94,3 @@ def tell(
     tick.bid_ct = bid_ct
     tick.ask_ct = ask_ct
     return instrument
-
-
-@_part
-def tell_quote(books: Any, instrument: int, action: int, owner: int, ts_event: int, out: Any) -> int:
-    """Write the tick of an order that came, went or changed, if the top is another. Arguments and result: of ``tell``."""
-    side = SIDE_ASK if owner & 1 == ASK else SIDE_BID
-    return tell(books, instrument, action, side, UNDEFINED_PRICE, 0, ts_event, 0, out)
-
-
-@_part
-def tell_trade(books: Any, instrument: int, side: int, price: int, size: int, ts_event: int, out: Any) -> int:
-    """Write the tick of a trade. Arguments and result: of ``tell``."""
-    return tell(books, instrument, ACTION_TRADE, side, price, size, ts_event, 0, out)

@@ -34,11 +34,11 @@ from penstock_daemon.feed.book_ticks import (
     ACTION_ADD,
     ACTION_CANCEL,
     ACTION_MODIFY,
+    ACTION_TRADE,
     SIDE_ASK,
     SIDE_BID,
     SIDE_NONE,
-    tell_quote,
-    tell_trade,
+    tell,
 )
 from penstock_daemon.feed.memory import FIRST_REFUSAL, MESSAGE_BYTES, NO_TICK, Refusal
 from penstock_daemon.feed.order_table import NO_SLOT, find_order, insert_order, remove_order
@@ -67,6 +67,8 @@ _LEVELS_FULL = FIRST_REFUSAL - int(Refusal.LEVELS_FULL)
 _TOO_LARGE = FIRST_REFUSAL - int(Refusal.TOO_LARGE)
 _DUPLICATE_ORDER = FIRST_REFUSAL - int(Refusal.DUPLICATE_ORDER)
 _UNDEFINED_TIME_BITS = UNDEFINED_TIME - 2**64
+
+_Event = tuple[int, int, int, int, int]  # Refusal's code or 0; then action, side, price and size of the tick.
 
 _part = njit(nogil=True, cache=True, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
@@ -158,71 +160,63 @@ def _take(books: Any, slot: int, shares: int) -> None:
 
 
 @_part
-def _apply_add(books: Any, data: Any, at: int, instrument: int, ts_event: int, out: Any) -> int:
+def _apply_add(books: Any, data: Any, at: int, instrument: int) -> _Event:
+    """Apply A or F."""
     side = data[at + 19]
     if side not in (_BUY, _SELL):
         books.unsound[instrument] = 1
-        return _WRONG_VALUE
+        return _WRONG_VALUE, 0, 0, 0, 0
     owner = 2 * instrument + (BID if side == _BUY else ASK)
     code = _add(books, instrument, owner, _u64(data, at + 11), _u32(data, at + 32), _u32(data, at + 20))
-    if code != 0:
-        return code
-    return tell_quote(books, instrument, ACTION_ADD, owner, ts_event, out)
+    return code, ACTION_ADD, SIDE_BID if side == _BUY else SIDE_ASK, UNDEFINED_PRICE, 0
 
 
 @_part
-def _apply_to_order(books: Any, data: Any, at: int, kind: int, instrument: int, ts_event: int, out: Any) -> int:
+def _apply_to_order(books: Any, data: Any, at: int, kind: int, instrument: int) -> _Event:
     """Apply E, C, X, D or U, which name an order of *instrument*."""
     slot = find_order(books, _u64(data, at + 11))
     if slot == NO_SLOT:
         books.unsound[instrument] = 1
-        return _UNKNOWN_ORDER
+        return _UNKNOWN_ORDER, 0, 0, 0, 0
     owner = books.orders[slot, ORDER_OWNER]
     if owner >> 1 != instrument:
         books.unsound[instrument] = 1
         books.unsound[owner >> 1] = 1
-        return _WRONG_VALUE
+        return _WRONG_VALUE, 0, 0, 0, 0
     price = books.orders[slot, ORDER_PRICE]
     held = books.orders[slot, ORDER_SHARES]
-    if kind == _DELETE:
-        _take(books, slot, held)
-        return tell_quote(books, instrument, ACTION_CANCEL, owner, ts_event, out)
-    if kind == _REPLACE:
-        _take(books, slot, held)
-        code = _add(books, instrument, owner, _u64(data, at + 19), _u32(data, at + 31), _u32(data, at + 27))
-        if code != 0:
-            return code
-        return tell_quote(books, instrument, ACTION_MODIFY, owner, ts_event, out)
-    shares = _u32(data, at + 19)
+    shares = held
+    if kind not in (_DELETE, _REPLACE):
+        shares = _u32(data, at + 19)
     if shares == 0:
         books.unsound[instrument] = 1
-        return _WRONG_VALUE
+        return _WRONG_VALUE, 0, 0, 0, 0
     _take(books, slot, min(shares, held))
     if shares > held:
         books.unsound[instrument] = 1
-        return _TOO_LARGE
-    if kind == _CANCEL:
-        return tell_quote(books, instrument, ACTION_CANCEL, owner, ts_event, out)
+        return _TOO_LARGE, 0, 0, 0, 0
+    side = SIDE_ASK if owner & 1 == ASK else SIDE_BID
+    if kind == _REPLACE:
+        code = _add(books, instrument, owner, _u64(data, at + 19), _u32(data, at + 31), _u32(data, at + 27))
+        return code, ACTION_MODIFY, side, UNDEFINED_PRICE, 0
     if kind == _EXECUTED_AT:
         printable = data[at + 31]
-        if printable == _NO:
-            return tell_quote(books, instrument, ACTION_CANCEL, owner, ts_event, out)
-        if printable != _YES:
-            return _WRONG_VALUE
+        if printable not in (_YES, _NO):
+            return _WRONG_VALUE, 0, 0, 0, 0
         price = _u32(data, at + 32)
-    aggressor = SIDE_BID if owner & 1 == ASK else SIDE_ASK
-    return tell_trade(books, instrument, aggressor, _trade_price(price), shares, ts_event, out)
+        kind = _EXECUTED if printable == _YES else _CANCEL
+    if kind != _EXECUTED:
+        return 0, ACTION_CANCEL, side, UNDEFINED_PRICE, 0
+    return 0, ACTION_TRADE, SIDE_BID if owner & 1 == ASK else SIDE_ASK, _trade_price(price), shares
 
 
 @_part
-def _apply_hidden_trade(books: Any, data: Any, at: int, instrument: int, ts_event: int, out: Any) -> int:
+def _apply_hidden_trade(data: Any, at: int) -> _Event:
     """Apply P, a trade with an order that is not shown. Its side has been B for all since 2014: the tick has none."""
-    if data[at + 19] not in (_BUY, _SELL):
-        return _WRONG_VALUE
     shares = _u32(data, at + 20)
-    if shares == 0:
-        return _WRONG_VALUE
-    return tell_trade(books, instrument, SIDE_NONE, _trade_price(_u32(data, at + 32)), shares, ts_event, out)
+    if data[at + 19] not in (_BUY, _SELL) or shares == 0:
+        return _WRONG_VALUE, 0, 0, 0, 0
+    return 0, ACTION_TRADE, SIDE_NONE, _trade_price(_u32(data, at + 32)), shares
 
 
 @_part
@@ -247,13 +241,13 @@ def apply_itch(books: Any, data: Any, at: int, length: int, midnight_ns: int, ou
         mark_unsound(books)
         return _WRONG_LENGTH
     kind = data[at]
-    size = _SIZES[kind]
-    if size != length:
+    type_bytes = _SIZES[kind]
+    if type_bytes != length:
         if length < _LOCATE_END:
             mark_unsound(books)
         else:
             doubt_locate(books, _u16(data, at + 1))
-        return _UNKNOWN_TYPE if size == 0 else _WRONG_LENGTH
+        return _UNKNOWN_TYPE if type_bytes == 0 else _WRONG_LENGTH
     if kind == _SYSTEM:
         if data[at + 11] == _START_OF_MESSAGES:
             new_session(books)
@@ -277,11 +271,15 @@ def apply_itch(books: Any, data: Any, at: int, length: int, midnight_ns: int, ou
         return instrument  # NO_INSTRUMENT is NO_TICK; the other is WRONG_VALUE.
     if kind == _DIRECTORY:
         return NO_TICK
+    if kind == _TRADE:
+        code, action, side, price, size = _apply_hidden_trade(data, at)
+    elif named != 0:
+        code, action, side, price, size = _apply_add(books, data, at, instrument)
+    else:
+        code, action, side, price, size = _apply_to_order(books, data, at, kind, instrument)
+    if code != 0:
+        return code
     ts_event = _UNDEFINED_TIME_BITS
     if midnight_ns >= 0:
         ts_event = midnight_ns + ((_u16(data, at + 5) << 32) | _u32(data, at + 7))
-    if kind == _TRADE:
-        return _apply_hidden_trade(books, data, at, instrument, ts_event, out)
-    if named != 0:
-        return _apply_add(books, data, at, instrument, ts_event, out)
-    return _apply_to_order(books, data, at, kind, instrument, ts_event, out)
+    return tell(books, instrument, action, side, price, size, ts_event, out)

@@ -90,18 +90,10 @@ def take_from_level(books: Any, owner: int, price: int, shares: int, orders: int
 
 
 @_part
-def best_price(books: Any, owner: int) -> int:
-    """Return the best price of a side in 1e-9, or UNDEFINED_PRICE where the side is empty."""
+def best_level(books: Any, owner: int) -> tuple[int, int, int]:
+    """Return price in 1e-9, shares as 32 bits hold them, and orders of the best level; UNDEFINED_PRICE, 0, 0 of none."""
     count = books.level_counts[owner]
     if count == 0:
-        return UNDEFINED_PRICE
-    return key_of(owner, books.levels[owner, count - 1, LEVEL_KEY]) * PRICE_UNIT
-
-
-@_part
-def best_count(books: Any, owner: int, word: int) -> int:
-    """Return LEVEL_SHARES or LEVEL_ORDERS of the best level as 32 bits hold it, 0 where the side is empty."""
-    count = books.level_counts[owner]
-    if count == 0:
-        return 0
-    return min(books.levels[owner, count - 1, word], 0xFFFFFFFF)
+        return UNDEFINED_PRICE, 0, 0
+    best = books.levels[owner, count - 1]
+    return key_of(owner, best[LEVEL_KEY]) * PRICE_UNIT, min(best[LEVEL_SHARES], 0xFFFFFFFF), best[LEVEL_ORDERS]
