@@ -8,7 +8,8 @@ tick costs no more with metrics than without, and without a scrape there is no w
 A scrape takes milliseconds of Python, more than the event loop can wait for the interpreter: it is done in slices of
 some 0.1 ms, with pauses in between in which the event loop goes first.
 
-The collector and the names are this file, but for a GPU's (``device/metrics``) and the clocks' (``clocks/metrics``); the server is ``metrics_server``.
+The collector and the names are this file, but for those of a GPU, the clocks, the budget and the self-watch, which stand
+beside what they count; the server is ``metrics_server``.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from penstock_daemon.budget_metrics import BudgetSnapshot, budget_families
 from penstock_daemon.clocks.metrics import ClocksSnapshot, clock_families
 from penstock_daemon.device.metrics import DeviceSnapshot, device_families
 from penstock_daemon.recorder import RecorderStats
+from penstock_daemon.self_watch.metrics import SelfWatchSnapshot, self_watch_families
 from penstock_daemon.subscriptions import SubscriptionCounts
 
 BOUNDS_NS: Final = (
@@ -116,6 +118,7 @@ class MetricsSnapshot:
     recorder: RecorderStats | None = None  # None: nothing is recorded.
     model: ModelInfo | None = None
     clocks: ClocksSnapshot | None = None  # None: nobody looks after them.
+    self_watch: SelfWatchSnapshot | None = None  # None: nobody watches.
     device: DeviceSnapshot | None = None  # None: the CPU predicts.
     budget: BudgetSnapshot = field(default_factory=BudgetSnapshot)
     subscriptions: SubscriptionCounts | None = None  # None: there is no feed.
@@ -149,6 +152,8 @@ class SnapshotCollector(Collector):
         yield from _engine(snapshot)
         if snapshot.clocks is not None:
             yield from clock_families(snapshot.clocks)
+        if snapshot.self_watch is not None:
+            yield from self_watch_families(snapshot.self_watch)
         if snapshot.device is not None:
             yield from device_families(snapshot.device)
         yield _host(snapshot.host)

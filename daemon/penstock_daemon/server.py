@@ -50,6 +50,7 @@ from penstock_daemon.prediction_service import SERVICE, PredictionService, Recor
 from penstock_daemon.readable import ReadableRequests
 from penstock_daemon.readiness import Readiness, Reason
 from penstock_daemon.recorder import Recorder
+from penstock_daemon.self_watch.watch import SelfWatch
 from penstock_daemon.session_table import SessionTable
 from penstock_daemon.sessions import Session
 from penstock_daemon.snapshot import SnapshotTaker, predictions_of
@@ -150,17 +151,21 @@ class Daemon:
         listening_s = time.monotonic()
         warm_ns = await loop.run_in_executor(None, self._warm_up)
         await loop.run_in_executor(None, self._host.finish)
-        self._serve_metrics()
         self._clocks.serve(self.engine)
-        self._housekeeper = Housekeeper((self._clocks.look_slowly,))
         looks = (self._clocks.look, self._device.look, self._budget.look)
         keeper = Keeper(self.engine, looks, self.predictions.keep, self._notifier, self._set_turning)
+        self._self_watch = SelfWatch(
+            self.engine, lambda: keeper.stalls, lambda: [one.source for one in self.sessions.sessions]
+        )
+        self._housekeeper = Housekeeper((self._clocks.look_slowly, self._self_watch.look))
+        self._serve_metrics()
         self._keeping = asyncio.create_task(keeper.run())
         self._keeping.add_done_callback(self._keeper_ended)
         # Once, here: everything that lives as long as the daemon exists now, and a collection that walks through it
         # later would hold the event loop for milliseconds.
         gc.collect()
         gc.freeze()
+        self._self_watch.open()
         self.predictions.ready = True
         self._readiness.put(Reason.STARTING, present=False)
         await self._readiness.settle()
@@ -294,6 +299,7 @@ class Daemon:
             arena_locked=not self._memory_note and self.config.memory.lock != "off",
             budget=self._budget.snapshot(),
             clocks=self._clocks.snapshot(),
+            self_watch=self._self_watch.snapshot(),
             device=self._device.snapshot(),
             host=self._host.looked.counts(),
             subscriptions=self.predictions.subscribe.counts,
@@ -338,6 +344,9 @@ class Daemon:
             await self._server.stop(grace=0.2)
         if self._keeping is not None:
             self._keeping.cancel()
+        if self._housekeeper is not None:
+            self._housekeeper.close()
+            self._self_watch.close()
         if hasattr(self, "sessions"):
             await self.sessions.settle()
         self._stop_quietly(self._stop_engine)
@@ -347,8 +356,6 @@ class Daemon:
             )  # Of sessions that wait to be resumed, or could not be drained.
         if self._metrics is not None:
             self._metrics.close()
-        if self._housekeeper is not None:
-            self._housekeeper.close()
         self._clocks.close()
         if self._recorder is not None and not self._recorder.close(_STOP_RECORDER_S):
             _log.warning("recording_unfinished", mend="the disk is too slow; the next start mends the partial files")

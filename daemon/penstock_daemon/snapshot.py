@@ -17,6 +17,7 @@ from penstock_daemon.engine import Engine
 from penstock_daemon.metrics import LatencyHistogram, MetricsSnapshot, ModelInfo, RingOccupancy
 from penstock_daemon.model_table import ModelTable
 from penstock_daemon.recorder import Recorder
+from penstock_daemon.self_watch.metrics import SelfWatchSnapshot
 from penstock_daemon.session_table import SessionTable
 from penstock_daemon.subscriptions import SubscriptionCounts
 
@@ -46,6 +47,7 @@ class SnapshotTaker:
         arena_locked: bool,
         budget: BudgetSnapshot,
         clocks: ClocksSnapshot | None = None,
+        self_watch: SelfWatchSnapshot | None = None,
         device: DeviceSnapshot | None = None,
         host: Mapping[tuple[str, str], int] | None = None,
         subscriptions: SubscriptionCounts | None = None,
@@ -90,6 +92,7 @@ class SnapshotTaker:
             model=ModelInfo(entry.model.name, entry.model.version, entry.content_hash.hex(), entry.model.demonstration),
             budget=budget,
             clocks=clocks,
+            self_watch=self_watch,
             device=device,
             host=host or {},
             subscriptions=subscriptions,

@@ -35,6 +35,8 @@ from penstock_daemon.metrics import (
 )
 from penstock_daemon.metrics_server import MetricsServer
 from penstock_daemon.recorder import RecorderStats
+from penstock_daemon.self_watch.foreign import Intruder, Kind
+from penstock_daemon.self_watch.metrics import RingHighWater, SelfWatchSnapshot
 from penstock_daemon.socket_guard import ListenError
 from penstock_daemon.subscriptions import SubscriptionCounts
 
@@ -65,6 +67,17 @@ FULL = MetricsSnapshot(
     recorder=RecorderStats(ticks_written=9, ticks_dropped=4),
     model=ModelInfo("demo", "1", "ab" * 32, demonstration=True),
     clocks=ClocksSnapshot(stamps="tsc", steps=3, offsets=(Offset(Base.PTP, Base.MONOTONIC, -5_000, 700, 1),)),
+    self_watch=SelfWatchSnapshot(
+        involuntary=4,
+        major_faults=1,
+        throttled_ns=1_500_000_000,
+        watched=("quota", "threads"),
+        intruder_ns={"foreign": 2_000_000},
+        intruders=(Intruder(7, 8, "busy", Kind.FOREIGN, 3, 2_000_000),),
+        collector_runs=5,
+        stalls=6,
+        rings=(RingHighWater("ticks", "0", 77, 8192),),
+    ),
     device=DeviceSnapshot("NVIDIA H200 (cuda:0)"),
     budget=BudgetSnapshot(
         stages=[StageBudget("feed", "total", 5_000_000, 7)],
@@ -132,6 +145,15 @@ def test_scrape_shows_every_number_of_the_snapshot():
     assert found["penstock_predictions_delivered_total"] == {(): 70}
     assert found["penstock_serving"] == {(): 1}
     assert found["penstock_clock_steps_total"] == {(): 3}
+    assert found["penstock_engine_switches_total"] == {("involuntary",): 4, ("voluntary",): 0}
+    assert found["penstock_engine_page_faults_total"] == {("major",): 1, ("minor",): 0}
+    assert found["penstock_engine_stalls_total"] == {(): 6}
+    assert found["penstock_throttled_seconds_total"] == {(): 1.5}
+    assert found["penstock_intruder_seconds_total"] == {("foreign",): 0.002}
+    assert found["penstock_intruders"] == {(): 1}
+    assert found["penstock_collector_runs_total"] == {(): 5}
+    assert found["penstock_ring_high_water"] == {("ticks", "0"): 77}
+    assert "penstock_heat_events_total" not in found, "this host does not tell"
     assert found["penstock_clock_offset_seconds"] == {("monotonic", "ptp"): -5e-6}
     assert found["penstock_clock_offset_error_seconds"] == {("monotonic", "ptp"): 7e-7}
     assert "penstock_clock_maximum_error_seconds" not in found, "nobody vouches for it"
