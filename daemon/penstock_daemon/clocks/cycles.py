@@ -1,6 +1,6 @@
 """The CPU's cycle counter between two looks at CLOCK_MONOTONIC_RAW, in compiled code: the narrowest of many.
 
-Nothing here runs unless ``tsc.refusal`` found the counter sound: elsewhere the instruction may be another one, or none.
+Nothing here runs unless ``tsc.refusal`` found the counter sound: elsewhere it may be another one, or none.
 """
 
 from __future__ import annotations
@@ -8,27 +8,14 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
-from penstock_daemon.native import clock_ns
+from penstock_daemon.native import clock_ns, cycles
 
 LOOKS: Final = 64
 ORDER_NS: Final = 20  # The counter may be read this much before or after the instruction's place in the program.
 _CLOCK_MONOTONIC_RAW = np.int32(4)
 _compile = njit(cache=True, error_model="numpy")
-
-
-@intrinsic
-def cycle_counter(_typing: Any) -> Any:
-    """Return the CPU's cycle counter: ``rdtsc`` on x86."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
-        counter_type = ir.FunctionType(ir.IntType(64), ())
-        return builder.call(builder.module.declare_intrinsic("llvm.readcyclecounter", (), counter_type), ())
-
-    return types.int64(), generate
 
 
 class Anchor(NamedTuple):
@@ -52,14 +39,14 @@ def _look(looks: int) -> Any:
     after = clock_ns(_CLOCK_MONOTONIC_RAW)
     for turn in range(looks):
         before = after
-        cycles = cycle_counter()
+        seen = cycles()
         after = clock_ns(_CLOCK_MONOTONIC_RAW)
         if turn == 0 or after - before < best_after - best_before:
-            best_before, best_cycles, best_after = before, cycles, after
+            best_before, best_cycles, best_after = before, seen, after
     return best_before, best_cycles, best_after
 
 
 def read_anchor() -> Anchor:
     """Look at both, LOOKS times, and return the narrowest: some 10 us, and once the time to compile it."""
-    before_ns, cycles, after_ns = _look(LOOKS)
-    return Anchor(int(cycles), int(before_ns + after_ns) // 2, int(after_ns - before_ns) // 2 + 1 + ORDER_NS)
+    before_ns, seen, after_ns = _look(LOOKS)
+    return Anchor(int(seen), int(before_ns + after_ns) // 2, int(after_ns - before_ns) // 2 + 1 + ORDER_NS)
