@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from penstock_client.reconnect import ReconnectPolicy
     from penstock_client.session import Session, connect
     from penstock_client.shared_memory.options import SharedMemory
+    from penstock_client.subscription import FeedBatch, Subscription, subscribe
 
 __all__ = [
     "Batch",
     "ConnectFailed",
     "DaemonProtocolError",
     "DeadlineExceeded",
+    "FeedBatch",
     "Instrument",
     "LocalUsageError",
     "Pace",
@@ -38,9 +40,11 @@ __all__ = [
     "SessionLost",
     "SessionRefused",
     "SharedMemory",
+    "Subscription",
     "TickError",
     "TickErrorReason",
     "connect",
+    "subscribe",
 ]
 
 _HOMES = {
@@ -58,6 +62,7 @@ _HOMES = {
     "reconnect": ("ReconnectPolicy",),
     "session": ("Session", "connect"),
     "shared_memory.options": ("SharedMemory",),
+    "subscription": ("FeedBatch", "Subscription", "subscribe"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

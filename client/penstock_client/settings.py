@@ -62,9 +62,9 @@ def checked_settings(
         checked_pace = Pace(pace)
     except ValueError as exc:
         raise LocalUsageError(f"pace must be Pace.REALTIME or Pace.BULK: was {pace!r}") from exc
-    _check_seconds("connect_deadline_s", connect_deadline_s)
+    check_seconds("connect_deadline_s", connect_deadline_s)
     if deadline_s is not None:
-        _check_seconds("deadline_s", deadline_s)
+        check_seconds("deadline_s", deadline_s)
     if isinstance(reconnect, ReconnectPolicy):
         policy: ReconnectPolicy | None = reconnect
     elif isinstance(reconnect, bool):
@@ -80,6 +80,7 @@ def checked_settings(
     return Settings(checked_address(address), greeting, connect_deadline_s, deadline_s, policy, rings)
 
 
-def _check_seconds(name: str, value: object) -> None:
+def check_seconds(name: str, value: object) -> None:
+    """Raise LocalUsageError unless *value* is a finite number of seconds above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise LocalUsageError(f"{name} must be a finite number of seconds above 0: was {value!r}")

@@ -24,21 +24,23 @@ _LOCAL_CANCEL: Final = "the stream was given up on this side"
 
 
 class Stream:
-    """One StreamPredictions call and the channel under it."""
+    """One StreamPredictions call, or one of *method*, and the channel under it."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, method: str = STREAM_METHOD) -> None:
         self._channel: Any = open_channel(address)
-        self._call: Any = self._channel.stream_stream(STREAM_METHOD)()
+        self._call: Any = self._channel.stream_stream(method)()
         self._given_up = ""
 
     @classmethod
-    async def open(cls, address: str, hello: bytes, timeout_s: float) -> tuple[Stream, bytes]:
+    async def open(
+        cls, address: str, hello: bytes, timeout_s: float, method: str = STREAM_METHOD
+    ) -> tuple[Stream, bytes]:
         """Connect, send *hello* and wait for the daemon's first message, which is returned with the stream.
 
         Raises:
             StreamEnded: refused, nobody there, or no answer within *timeout_s*.
         """
-        stream = cls(address)
+        stream = cls(address, method)
         try:
             async with asyncio.timeout(timeout_s):
                 await stream.write(hello)

@@ -120,6 +120,7 @@ class SubscribeService:
                 model=feed.model.summary,
                 horizons=feed.model.horizons,
                 budget_ns=self._budget_ns,
+                heartbeat_interval_ns=self._heartbeat_interval_ns,
             )
             first = pb.SubscribeResponse(subscribed=subscribed).SerializeToString()
             writer = asyncio.create_task(self._write(subscriptions, subscriber, first, context))

@@ -24,7 +24,20 @@ def file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "replay", "inspect", "convert", "health", "latency", "models", "models load", "feed", "completion"]
+    "command",
+    [
+        "",
+        "replay",
+        "inspect",
+        "convert",
+        "health",
+        "latency",
+        "models",
+        "models load",
+        "feed",
+        "subscribe",
+        "completion",
+    ],
 )
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as end:

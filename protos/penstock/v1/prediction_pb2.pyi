@@ -266,15 +266,17 @@ class SubscribeResponse(_message.Message):
     def __init__(self, subscribed: _Optional[_Union[Subscribed, _Mapping]] = ..., predictions: _Optional[_Union[PredictionBatch, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
 
 class Subscribed(_message.Message):
-    __slots__ = ("feed", "instruments", "model", "horizons", "budget_ns")
+    __slots__ = ("feed", "instruments", "model", "horizons", "budget_ns", "heartbeat_interval_ns")
     FEED_FIELD_NUMBER: _ClassVar[int]
     INSTRUMENTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     HORIZONS_FIELD_NUMBER: _ClassVar[int]
     BUDGET_NS_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_INTERVAL_NS_FIELD_NUMBER: _ClassVar[int]
     feed: str
     instruments: _containers.RepeatedCompositeFieldContainer[Instrument]
     model: _model_pb2.ModelSummary
     horizons: _containers.RepeatedCompositeFieldContainer[Horizon]
     budget_ns: int
-    def __init__(self, feed: _Optional[str] = ..., instruments: _Optional[_Iterable[_Union[Instrument, _Mapping]]] = ..., model: _Optional[_Union[_model_pb2.ModelSummary, _Mapping]] = ..., horizons: _Optional[_Iterable[_Union[Horizon, _Mapping]]] = ..., budget_ns: _Optional[int] = ...) -> None: ...
+    heartbeat_interval_ns: int
+    def __init__(self, feed: _Optional[str] = ..., instruments: _Optional[_Iterable[_Union[Instrument, _Mapping]]] = ..., model: _Optional[_Union[_model_pb2.ModelSummary, _Mapping]] = ..., horizons: _Optional[_Iterable[_Union[Horizon, _Mapping]]] = ..., budget_ns: _Optional[int] = ..., heartbeat_interval_ns: _Optional[int] = ...) -> None: ...

@@ -52,7 +52,7 @@ class PredictionServiceServicer(object):
         """Subscribe delivers the predictions for ticks that the daemon itself receives from a feed.
 
         Ends with NOT_FOUND (no such feed or instrument), RESOURCE_EXHAUSTED (a subscriber that fell behind the daemon's
-        buffer), UNAVAILABLE (not yet warm, or draining).
+        buffer, or one more than there may be), UNAVAILABLE (not yet warm, or draining).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
