@@ -24,6 +24,7 @@ from penstock_daemon.config_fields import (
     SessionsConfig,
 )
 from penstock_daemon.config_load import load_config
+from penstock_daemon.config_shared_memory import SharedMemoryConfig
 from penstock_daemon.config_text import render_toml
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "RecordConfig",
     "ServerConfig",
     "SessionsConfig",
+    "SharedMemoryConfig",
     "load_config",
     "render_toml",
 ]

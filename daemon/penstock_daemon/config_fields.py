@@ -26,6 +26,7 @@ from penstock_daemon.config_limits import (
     PowerOfTwo,
     ServerAddress,
 )
+from penstock_daemon.config_shared_memory import SharedMemoryConfig
 
 DeviceMode = Literal["graph", "resident"]
 DeviceTransfer = Literal["staged", "in_place", "copied"]
@@ -285,6 +286,7 @@ class Config:
     sessions: SessionsConfig = field(default_factory=SessionsConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
+    shared_memory: SharedMemoryConfig = field(default_factory=SharedMemoryConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     tuning: TuningConfig = field(default_factory=TuningConfig)
     record: RecordConfig = field(default_factory=RecordConfig)

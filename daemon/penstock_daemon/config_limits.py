@@ -152,6 +152,23 @@ class ServerAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class UnixSocketOrNone:
+    """A Unix socket; "" stands for one next to the server's."""
+
+    def words(self) -> str:
+        """Return the limit."""
+        return "unix:PATH (at most 107 bytes)"
+
+    def fault(self, value: object, cpus: Collection[int]) -> str | None:
+        """Refuse what is no address, and TCP."""
+        del cpus
+        if value == "":
+            return None
+        assert isinstance(value, str), "addresses are strings"
+        return _address_fault(value, unix=True) if value.startswith("unix:") else "must be unix:PATH"
+
+
+@dataclass(frozen=True, slots=True)
 class LoopbackOrOff:
     """A TCP port that only this host can reach; "" stands for off."""
 

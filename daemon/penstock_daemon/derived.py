@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from penstock_daemon.addresses import UnixAddress, parse_address
 from penstock_daemon.budgets import OLD_TICKS, bounds_of
 from penstock_daemon.config import Config
 from penstock_daemon.engine import EngineSettings
@@ -24,6 +25,19 @@ class StartError(Exception):
     """The daemon can't start; the sentence says what to mend."""
 
 
+def attach_address(config: Config) -> UnixAddress | None:
+    """Return where strategies attach through shared memory; None where they may not."""
+    shared = config.shared_memory
+    if not shared.enabled:
+        return None
+    if shared.address:
+        address = parse_address(shared.address)
+        assert isinstance(address, UnixAddress), "the configuration allows Unix sockets alone"
+        return address
+    server = parse_address(config.server.address)
+    return UnixAddress(server.path.with_name(server.path.name + ".shm")) if isinstance(server, UnixAddress) else None
+
+
 def engine_sizes(config: Config) -> EngineSizes:
     """Return how much memory the tick path gets.
 
@@ -38,6 +52,7 @@ def engine_sizes(config: Config) -> EngineSizes:
         units_max=config.models.units_max,
         dense_units_max=config.models.dense_units_max,
         online_states=config.online.states if config.online.enabled else 0,
+        segment_instruments=config.sessions.instruments_max if attach_address(config) is not None else 0,
         online=_online_settings(config),
     )
 
@@ -83,4 +98,5 @@ def session_limits(config: Config) -> SessionLimits:
         resumable_max=sessions.resumable_max,
         resume_grace_ns=int(sessions.resume_grace_s * 1e9),
         heartbeat_interval_ns=int(sessions.heartbeat_interval_s * 1e9),
+        segments_max=config.shared_memory.segments_max if attach_address(config) is not None else 0,
     )

@@ -11,6 +11,7 @@ With a device the thread runs another loop over the same rings, commands and fig
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections import deque
@@ -70,6 +71,8 @@ class Engine:
             device.take_memory(sizes, self.arena)
         self.engine_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.loop_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.poll = select.epoll()  # What the sleeping engine waits on: its eventfd, and the bells of segments.
+        self.poll.register(self.engine_event, select.EPOLLIN)
         self._egress = AnswerBuffers(*(getattr(self.buffers, name) for name in AnswerBuffers._fields))
         self.assisted = 0  # Ticks of the last batch that were predicted where it was published.
         # The dispatchers stand in until ``compile`` binds them.
@@ -89,6 +92,7 @@ class Engine:
         settings.write(self.buffers)
         words[memory.ENGINE_EVENT] = self.engine_event
         words[memory.LOOP_EVENT] = self.loop_event
+        words[memory.ENGINE_POLL] = self.poll.fileno()
         self.refresh_unix_offset()
 
     def load_model(self, slot: int, packed: PackedModel, serial: int) -> None:
@@ -243,6 +247,7 @@ class Engine:
 
     def close(self) -> None:
         """Close the descriptors, and the device; the thread must have stopped."""
+        self.poll.close()
         os.close(self.engine_event)
         os.close(self.loop_event)
         if self.device is not None:
@@ -302,6 +307,10 @@ class Engine:
     def cursor(self, source: int, which: int) -> int:
         """Return a source's cursor, such as TICK_PUBLISHED."""
         return int(self._word(self.buffers.cursors, memory.cursor(source, which)))
+
+    def segment_word(self, row: NDArray[np.int64], column: int) -> int:
+        """Return a word of a source's row of ``buffers.segments``, such as SEGMENT_GIVEN."""
+        return int(self._word(row, column))
 
     def reset_source(self, source: int) -> None:
         """Set a closed source's cursors to 0: the engine has applied its CLOSE_SOURCE."""

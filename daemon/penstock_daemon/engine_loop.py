@@ -4,7 +4,8 @@ While it sleeps, ``assist`` lets a producer own the states for the few ticks it 
 
     while not stopped:
         apply commands                     in order, a bounded part per pass
-        drain every open source's ring     never more than batch_max ticks between two looks at the rest
+        drain every open source's ring     never more than batch_max ticks between two looks at the rest; where a strategy
+                                           has attached a segment, take from it before, and give to it after
         idle, if there was nothing to do
 
 Nothing here allocates, locks or logs; the only system calls are those of waking and sleeping. Where a device predicts,
@@ -19,6 +20,8 @@ import numpy as np
 from numba import njit
 
 from penstock_daemon import engine_memory as memory
+from penstock_daemon.engine_attachments import attached
+from penstock_daemon.engine_segments import give_to_segment
 from penstock_daemon.engine_ticks import drain
 from penstock_daemon.engine_turns import (
     REBUILD_STATE,
@@ -31,6 +34,7 @@ from penstock_daemon.engine_turns import (
     own,
     rebuild_part,
     settle_source,
+    stirs,
     turns_up,
 )
 from penstock_daemon.engine_wake import wake_loop
@@ -65,12 +69,19 @@ def run(m: Any) -> None:
             if finished:
                 command_done(m)
 
-        for source in range(m.source_table.shape[0]):
+        for place in range(m.words[memory.OPEN_SOURCES]):
+            source = m.open_sources[place]
+            shared = attached(m, source)
+            if shared and not stirs(m, source, started_ns):
+                continue
             if turns_up(m, source):
                 count = drain(m, source, m.settings[memory.BATCH_MAX], _UNMARKED)
                 if count > 0:
                     work += count
-                    wake_loop(m)
+                    if not shared:
+                        wake_loop(m)
+            if shared:
+                work += give_to_segment(m, source)
 
         idle_since_ns = end_pass(m, work, started_ns, idle_since_ns)
     store_release(m.words, memory.OWNER, 0)

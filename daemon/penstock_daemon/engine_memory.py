@@ -57,7 +57,10 @@ BREAKER_TRIPS: Final = 17 * WORDS_PER_LINE  # Owner: how often STALE_RUN reached
 STALE_LAST_NS: Final = 18 * WORDS_PER_LINE  # Owner: when the last STALE prediction was made, monotonic.
 OLD_TICKS: Final = 19 * WORDS_PER_LINE  # Owner: REALTIME ticks that were over the stale bound when they were taken.
 SKIPPED: Final = 20 * WORDS_PER_LINE  # Owner: of those, how many only updated a state.
-SHARED_WORDS: Final = 21 * WORDS_PER_LINE
+OPEN_SOURCES: Final = 21 * WORDS_PER_LINE  # Engine: how many of open_sources are in use.
+SEGMENTS: Final = 22 * WORDS_PER_LINE  # Engine: segments that it serves.
+SEGMENTS_BEAT_NS: Final = 23 * WORDS_PER_LINE  # Engine: when it last told them that it lives, monotonic.
+SHARED_WORDS: Final = 24 * WORDS_PER_LINE
 
 # --- Cursors of a source --------------------------------------------------------------------------------------------
 
@@ -86,6 +89,8 @@ class Command(IntEnum):
     HOLD_SOURCE = 4  # source
     REBUILD_STATE = 5  # state, model slot: replay its journal through that model, a bounded part per pass
     BIND_MODEL = 6  # source, model slot: go on with it, and end the hold
+    ATTACH_SEGMENT = 7  # source, address, slots, bell, instruments, first sequence, answers that it had before
+    DETACH_SEGMENT = 8  # source, SegmentEnd
 
 
 CONTROL_SLOTS: Final = 1024
@@ -161,6 +166,10 @@ TICK_SLOT_DTYPE: Final[np.dtype[np.void]] = np.dtype(
 ANSWER_REFUSED: Final = 1 << 31  # `horizons` holds the TickError.Reason.
 ANSWER_REBUILT: Final = 1 << 30
 
+# TickError.Reason, in the tick slot and in the answer.
+UNKNOWN_INSTRUMENT: Final = 1
+TIME_OUT_OF_RANGE: Final = 2
+
 NO_ONLINE: Final = -1  # In online_of: the state has no online readout.
 
 # --- Histograms -----------------------------------------------------------------------------------------------------
@@ -189,12 +198,23 @@ HIGH_WATERS: Final = 2
 SEGMENT_ADDRESS: Final = 0  # Where the daemon has mapped it; 0 for a source without one.
 SEGMENT_SLOTS: Final = 1  # Of each of its two rings; a power of two.
 SEGMENT_TAKEN: Final = 2  # Ticks taken from it.
-SEGMENT_GIVEN: Final = 3  # Predictions put into it.
-SEGMENT_BELL: Final = 4  # The daemon's end of its socket, where a waiting client is rung.
-SEGMENT_FIRST: Final = 5  # Session sequence of its first tick.
-SEGMENT_INSTRUMENTS: Final = 6  # How many of the source's row in segment_ids are in use.
-SEGMENT_FAULT: Final = 7  # Not 0: nothing is taken from it any more; which of SegmentFault.
-SEGMENT_EMPTY_NS: Final = 8  # When the engine last saw it empty, monotonic: no tick of it is older.
+SEGMENT_GIVEN: Final = 3  # Answers put into it.
+SEGMENT_READ: Final = (
+    4  # Of those, how many the strategy is known to have read: less than it says until that is needed.
+)
+SEGMENT_OWED: Final = 5  # Answers that it is owed beside those to its own ticks: of an earlier attachment.
+SEGMENT_FLOOR_NS: Final = (
+    6  # When the engine last saw it empty, or held up by its strategy, monotonic: no tick is older.
+)
+SEGMENT_FAULT: Final = 7  # Not 0: nothing is taken from it or given to it any more; which SegmentEnd.
+SEGMENT_BELL: Final = 8  # The daemon's end of its socket, where a waiting client is rung.
+SEGMENT_FIRST: Final = 9  # Session sequence of its first tick.
+SEGMENT_INSTRUMENTS: Final = 10  # How many of the source's row in segment_ids are in use.
+SEGMENT_REPEATED: Final = 11  # Answers, from its first on, that were handed over before: not counted again.
+SEGMENT_UNKNOWN: Final = 12  # Ticks refused as UNKNOWN_INSTRUMENT.
+SEGMENT_OUT_OF_RANGE: Final = 13  # Ticks refused as TIME_OUT_OF_RANGE.
+SEGMENT_FAULT_AT: Final = 14  # Of a fault: the number of the tick, or where the cursor stands in the header.
+SEGMENT_FAULT_VALUE: Final = 15  # What was found there: length and rtype of the record, or the cursor.
 SEGMENT_COLUMNS: Final = 16
 
 
@@ -216,6 +236,7 @@ class Buffers(NamedTuple):
     tick_slots: NDArray[Any]  # (sources, slots), TICK_SLOT_DTYPE
     tick_words: NDArray[np.int64]  # The same memory as (sources, slots, words).
     prediction_slots: NDArray[Any]  # (sources, slots), PREDICTION_DTYPE
+    prediction_words: NDArray[np.int64]  # The same memory as (sources, slots, words).
     states: NDArray[np.float32]  # (states, state_words)
     running: NDArray[np.float64]  # (states, running_words)
     seen: NDArray[np.int64]  # (states,): ticks each state has taken in
@@ -239,6 +260,7 @@ class Buffers(NamedTuple):
     segments: NDArray[np.int64]  # (sources, SEGMENT_COLUMNS)
     segment_ids: NDArray[np.int64]  # (sources, segment_instruments): instrument_id, ascending
     segment_states: NDArray[np.int64]  # (sources, segment_instruments): the state of each
+    open_sources: NDArray[np.int64]  # (sources,): those that are open, in the order of their numbers
 
 
 class AnswerBuffers(NamedTuple):

@@ -136,7 +136,7 @@ class EngineSizes:
         size = 0
         size += self.sources * self.slots * TICK_SLOT_BYTES  # Ticks on their way in.
         size += self.sources * self.slots * PREDICTION_DTYPE.itemsize  # Predictions on their way out, and kept.
-        size += self.sources * (CURSOR_WORDS + SOURCE_COLUMNS) * 8
+        size += self.sources * (CURSOR_WORDS + SOURCE_COLUMNS + 1) * 8
         size += self.states * (self.state_words * 4 + self.running_words * 8 + 3 * 8)
         size += self.online_states * (self.online_words * 8 + self.online_values * 4)
         size += self.states * self.journal_ticks * TICK_SLOT_BYTES
@@ -157,6 +157,7 @@ def allocate(sizes: EngineSizes) -> tuple[Arena, Buffers]:
     take = arena.take
     rings = (sizes.sources, sizes.slots)
     tick_slots = take("tick_slots", rings, TICK_SLOT_DTYPE, holds="ticks, one ring a source")
+    prediction_slots = take("prediction_slots", rings, PREDICTION_DTYPE, holds="predictions, one ring a source")
     journal = take(
         "journal", (sizes.states, sizes.journal_ticks), TICK_SLOT_DTYPE, holds="the last ticks of each state"
     )
@@ -168,7 +169,8 @@ def allocate(sizes: EngineSizes) -> tuple[Arena, Buffers]:
         source_table=take("source_table", (sizes.sources, SOURCE_COLUMNS), np.int64, holds="the engine's sources"),
         tick_slots=tick_slots,
         tick_words=tick_slots.view(np.int64).reshape(*rings, TICK_SLOT_BYTES // 8),
-        prediction_slots=take("prediction_slots", rings, PREDICTION_DTYPE, holds="predictions, one ring a source"),
+        prediction_slots=prediction_slots,
+        prediction_words=prediction_slots.view(np.int64).reshape(*rings, PREDICTION_DTYPE.itemsize // 8),
         states=take("states", (sizes.states, sizes.state_words), np.float32, holds="reservoir states"),
         running=take("running", (sizes.states, sizes.running_words), np.float64, holds="states of the features"),
         seen=take("seen", (sizes.states,), np.int64, holds="ticks each state has taken in"),
@@ -196,6 +198,7 @@ def allocate(sizes: EngineSizes) -> tuple[Arena, Buffers]:
             "segment_ids", (sizes.sources, sizes.segment_instruments), np.int64, holds="their instruments"
         ),
         segment_states=take("segment_states", (sizes.sources, sizes.segment_instruments), np.int64, holds="and states"),
+        open_sources=take("open_sources", (sizes.sources,), np.int64, holds="which sources are open"),
     )
     buffers.online_of[:] = NO_ONLINE
     buffers.bounds[:] = NO_BOUND

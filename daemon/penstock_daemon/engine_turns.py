@@ -14,16 +14,27 @@ import numpy as np
 from numba import njit
 
 from penstock_daemon import engine_memory as memory
+from penstock_daemon.engine_attachments import (
+    attach_segment,
+    attached,
+    beat_segments,
+    detach_segment,
+    quiet,
+    segment_ready,
+    sleep_ms,
+    tell_sleeping,
+)
+from penstock_daemon.engine_segments import take_from_segment
 from penstock_daemon.engine_wake import wake_loop
 from penstock_daemon.native import (
     clock_ns,
     compare_and_swap,
-    eventfd_wait,
     fence,
     load_acquire,
     nap_ns,
     store_release,
 )
+from penstock_daemon.native_memory import wait_for_any
 from penstock_kernels import predictor
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")
@@ -37,12 +48,14 @@ _OPEN_SOURCE = int(memory.Command.OPEN_SOURCE)
 _CLOSE_SOURCE = int(memory.Command.CLOSE_SOURCE)
 _HOLD_SOURCE = int(memory.Command.HOLD_SOURCE)
 _BIND_MODEL = int(memory.Command.BIND_MODEL)
+_ATTACH_SEGMENT = int(memory.Command.ATTACH_SEGMENT)
+_DETACH_SEGMENT = int(memory.Command.DETACH_SEGMENT)
 _REBUILD_TICKS = predictor.REBUILD_TICKS
 _SPIN = int(memory.Idle.SPIN)
 _BLOCK = int(memory.Idle.BLOCK)
 _MONOTONIC = np.int32(1)
 _OWN_NAP_NS = 1_000
-_BLOCK_TIMEOUT_MS = np.int32(200)  # The engine looks at its rings this often even if nobody signals it.
+_BLOCK_TIMEOUT_MS = 200  # The engine looks at its rings this often even if nobody signals it.
 
 
 # --- Commands ---------------------------------------------------------------------------------------------------------
@@ -70,14 +83,32 @@ def settle_source(m: Any, command: Any) -> None:
         row[memory.SOURCE_PATH] = command[3]
         row[memory.SOURCE_BULK] = command[4]
         row[memory.SOURCE_HELD] = 0
-        row[memory.SOURCE_OPEN] = 1
+        if row[memory.SOURCE_OPEN] == 0:
+            row[memory.SOURCE_OPEN] = 1
+            list_open_sources(m)
     elif kind == _CLOSE_SOURCE:
         row[memory.SOURCE_OPEN] = 0
+        list_open_sources(m)
     elif kind == _HOLD_SOURCE:
         row[memory.SOURCE_HELD] = 1
     elif kind == _BIND_MODEL:
         row[memory.SOURCE_MODEL] = command[2]
         row[memory.SOURCE_HELD] = 0
+    elif kind == _ATTACH_SEGMENT:
+        attach_segment(m, command)
+    elif kind == _DETACH_SEGMENT:
+        detach_segment(m, command)
+
+
+@_part
+def list_open_sources(m: Any) -> None:
+    """List the sources that are open, so that no pass looks at the others. Overwrites m.open_sources."""
+    count = 0
+    for source in range(m.source_table.shape[0]):
+        if m.source_table[source, memory.SOURCE_OPEN] == 1:
+            m.open_sources[count] = source
+            count += 1
+    store_release(m.words, memory.OPEN_SOURCES, count)
 
 
 @_compile
@@ -146,8 +177,11 @@ def turns_up(m: Any, source: int) -> bool:
 
 @_part
 def has_work(m: Any) -> bool:
-    """Return whether any open source has a tick that the engine could take now."""
-    for source in range(m.source_table.shape[0]):
+    """Return whether any open source has a tick that the engine could take now, or an answer for its segment."""
+    for place in range(m.words[memory.OPEN_SOURCES]):
+        source = m.open_sources[place]
+        if attached(m, source) and segment_ready(m, source, turns_up(m, source)):
+            return True
         if turns_up(m, source):
             base = source * memory.CURSOR_WORDS
             waiting = load_acquire(m.cursors, base + memory.TICK_PUBLISHED) - m.cursors[base + memory.TICK_CONSUMED]
@@ -157,6 +191,22 @@ def has_work(m: Any) -> bool:
             if waiting > 0 and kept < m.tick_slots.shape[1]:
                 return True
     return False
+
+
+@_part
+def stirs(m: Any, source: int, looked_ns: int) -> bool:
+    """Take what an attached segment holds. Returns whether there may be anything to do for its source in this pass.
+
+    Args:
+        m: Buffers.
+        source: whose; it is attached.
+        looked_ns: when the pass began.
+    """
+    if quiet(m, source, looked_ns):
+        return False
+    if turns_up(m, source):
+        take_from_segment(m, source, looked_ns)
+    return True
 
 
 @_part
@@ -173,6 +223,8 @@ def end_pass(m: Any, work: int, started_ns: int, idle_since_ns: int) -> int:
         When there was work last.
     """
     store_release(m.words, memory.PASSES, m.words[memory.PASSES] + 1)
+    if m.words[memory.SEGMENTS] > 0:
+        beat_segments(m, started_ns)
     if work > 0:
         now_ns = clock_ns(_MONOTONIC)
         store_release(m.words, memory.BUSY_NS, m.words[memory.BUSY_NS] + now_ns - started_ns)
@@ -184,11 +236,19 @@ def end_pass(m: Any, work: int, started_ns: int, idle_since_ns: int) -> int:
         nap_ns(m.settings[memory.NAP_NS])
         return idle_since_ns
     store_release(m.words, memory.SLEEPS, m.words[memory.SLEEPS] + 1)
+    served = m.words[memory.SEGMENTS] > 0  # Constant until this thread applies a command.
     store_release(m.words, memory.OWNER, 0)
     store_release(m.words, memory.SLEEPING, 1)
+    if served:
+        tell_sleeping(m, 1)
     fence()
     if not (commanded(m) or has_work(m)):
-        eventfd_wait(np.int32(m.settings[memory.ENGINE_EVENT]), _BLOCK_TIMEOUT_MS)
+        timeout_ms = sleep_ms(m) if served else _BLOCK_TIMEOUT_MS
+        wait_for_any(
+            np.int32(m.settings[memory.ENGINE_POLL]), np.int32(m.settings[memory.ENGINE_EVENT]), np.int32(timeout_ms)
+        )
     store_release(m.words, memory.SLEEPING, 0)
+    if served:
+        tell_sleeping(m, 0)
     own(m)
     return idle_since_ns

@@ -70,6 +70,16 @@ def not_found(reason: str, *, field: str, value: object, mend: str) -> SessionFa
     return SessionFault(grpc.StatusCode.NOT_FOUND, reason, field=field, value=value, mend=mend)
 
 
+def unauthenticated(reason: str, *, field: str, value: object, mend: str) -> SessionFault:
+    """Return a refusal of somebody who did not show a right that is good."""
+    return SessionFault(grpc.StatusCode.UNAUTHENTICATED, reason, field=field, value=value, mend=mend)
+
+
+def denied(reason: str, *, field: str, value: object, mend: str) -> SessionFault:
+    """Return a refusal of somebody who is known and may not."""
+    return SessionFault(grpc.StatusCode.PERMISSION_DENIED, reason, field=field, value=value, mend=mend)
+
+
 def unavailable(reason: str, *, field: str, value: object, mend: str) -> SessionFault:
     """Return a refusal for now."""
     return SessionFault(grpc.StatusCode.UNAVAILABLE, reason, field=field, value=value, mend=mend)

@@ -16,13 +16,14 @@ _NAME_CHARACTERS: Final = 64
 _RESUME_TOKEN_BYTES_MAX: Final = 64
 
 
-def check_hello(hello: pb.Hello, *, instruments_max: int, online_allowed: bool) -> None:
+def check_hello(hello: pb.Hello, *, instruments_max: int, online_allowed: bool, shared_allowed: bool) -> None:
     """Refuse a Hello that no session can be opened for.
 
     Args:
         hello: as received.
         instruments_max: of one session.
         online_allowed: whether this daemon has online readouts.
+        shared_allowed: whether strategies may attach to it through shared memory.
 
     Raises:
         SessionFault: what is wrong with it.
@@ -60,6 +61,13 @@ def check_hello(hello: pb.Hello, *, instruments_max: int, online_allowed: bool) 
             field="Hello.online_readout",
             value="true",
             mend="this daemon allows none; do without, or set online.enabled and online.states",
+        )
+    if hello.shared_memory and not shared_allowed:
+        raise faults.out_of_order(
+            "SHARED_MEMORY_DISABLED",
+            field="Hello.shared_memory",
+            value="true",
+            mend="this daemon has none; use TickBatch, or set shared_memory.enabled and shared_memory.address",
         )
     if not hello.instruments:
         raise faults.invalid(

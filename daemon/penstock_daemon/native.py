@@ -1,4 +1,4 @@
-"""What compiled code needs and Numba lacks: atomics, a fence, clocks, four system calls, and calls by address.
+"""What compiled code needs and Numba lacks: atomics, a fence, clocks, two system calls, and calls by address.
 
 Numba may hoist a plain array load out of a spinning loop, and Arm may reorder two plain stores. So every word that two
 threads share is read with ``load_acquire`` and written with ``store_release``; ``fence`` orders a store before a later
@@ -19,7 +19,6 @@ from numba.extending import intrinsic
 CLOCK_REALTIME: Final = 0
 CLOCK_MONOTONIC: Final = 1
 
-_INT16: Final = ir.IntType(16)
 _INT32: Final = ir.IntType(32)
 _INT64: Final = ir.IntType(64)
 _INT128: Final = ir.IntType(128)
@@ -138,32 +137,6 @@ def eventfd_signal(_typing: Any, _descriptor: Any) -> Any:
         return builder.call(function, [arguments[0], pointer, ir.Constant(_INT64, _WORD_BYTES)])
 
     return types.int64(types.int32), generate
-
-
-@intrinsic
-def eventfd_wait(_typing: Any, _descriptor: Any, _timeout_ms: Any) -> Any:
-    """Sleep until an eventfd is signalled or *timeout_ms* is over, and clear it. Returns what poll returns."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        descriptor, timeout_ms = arguments
-        pollfd_type = ir.LiteralStructType([_INT32, _INT16, _INT16])
-        pollfd = cgutils.alloca_once(builder, pollfd_type)
-        builder.store(descriptor, cgutils.gep_inbounds(builder, pollfd, 0, 0))
-        builder.store(ir.Constant(_INT16, _POLLIN), cgutils.gep_inbounds(builder, pollfd, 0, 1))
-        builder.store(ir.Constant(_INT16, 0), cgutils.gep_inbounds(builder, pollfd, 0, 2))
-        poll_type = ir.FunctionType(_INT32, [cgutils.voidptr_t, _INT64, _INT32])
-        poll = cgutils.get_or_insert_function(builder.module, poll_type, "poll")
-        ready = builder.call(poll, [builder.bitcast(pollfd, cgutils.voidptr_t), ir.Constant(_INT64, 1), timeout_ms])
-        with builder.if_then(builder.icmp_signed(">", ready, ir.Constant(_INT32, 0))):
-            count = cgutils.alloca_once(builder, _INT64)
-            read_type = ir.FunctionType(_INT64, [_INT32, cgutils.voidptr_t, _INT64])
-            read = cgutils.get_or_insert_function(builder.module, read_type, "read")
-            builder.call(
-                read, [descriptor, builder.bitcast(count, cgutils.voidptr_t), ir.Constant(_INT64, _WORD_BYTES)]
-            )
-        return ready
-
-    return types.int32(types.int32, types.int32), generate
 
 
 @intrinsic

@@ -14,32 +14,28 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import grpc
 import structlog
 
 from penstock.v1 import prediction_pb2 as pb
+from penstock.v1.shared_ring import SegmentEnd
 from penstock_daemon import faults
 from penstock_daemon.readable import read_message
+from penstock_daemon.recording import Recording
 from penstock_daemon.session_table import SessionTable
 from penstock_daemon.sessions import Hold, Session
+from penstock_daemon.shared_memory.attachments import Attachments
 from penstock_daemon.subscribe_service import SubscribeService
 
 SERVICE: Final = "penstock.v1.PredictionService"
 _SILENT_INTERVALS: Final = 3
+_LOOK_S: Final = (
+    0.002  # How often a segment's end is looked at: the engine wakes nobody for answers that it gives itself.
+)
 
 _log = structlog.get_logger("penstock.sessions")
-
-
-class Recording(Protocol):
-    """Where a session's accepted ticks go besides the engine."""
-
-    def append(self, records: bytes, *, rebuild: bool = False) -> bool:
-        """Take records without waiting; False where they were dropped and counted."""
-
-    def close(self) -> None:
-        """End the recording."""
 
 
 @dataclass
@@ -60,6 +56,7 @@ class PredictionService:
         daemon_id: for Welcome; drawn anew at each start.
         hello_timeout_s: how long a stream may take to say Hello.
         record: opens a recording for a new session, or None.
+        attachments: hands out segments; None where the session table refuses every session that asks for one.
     """
 
     def __init__(
@@ -72,6 +69,7 @@ class PredictionService:
         daemon_id: bytes,
         hello_timeout_s: float,
         record: Callable[[Session], Recording | None],
+        attachments: Attachments | None = None,
     ) -> None:
         self._table = table
         self._in_flight_max = in_flight_max
@@ -80,6 +78,7 @@ class PredictionService:
         self._daemon_id = daemon_id
         self._hello_timeout_s = hello_timeout_s
         self._record = record
+        self._attachments = attachments
         self._recordings: dict[int, Recording] = {}
         self._streams: set[asyncio.Task[None]] = set()
         self._greeting: set[Hold] = set()  # Of streams that have not said Hello.
@@ -132,6 +131,8 @@ class PredictionService:
             late_ns: how much later than it should this call comes: a host that was paused has heard nobody, and what
                 clients sent meanwhile is still to be read.
         """
+        for session in self._table.sessions:
+            session.follow()
         interval_ns = self._table.limits.heartbeat_interval_ns
         if interval_ns:
             for session in self._table.sessions:
@@ -187,7 +188,7 @@ class PredictionService:
         self._table.attach(session, hold)
         keep = True
         try:
-            if origin == pb.STATE_ORIGIN_COLD:
+            if origin == pb.STATE_ORIGIN_COLD and not session.shared:
                 recording = self._record(session)
                 if recording is not None:
                     self._recordings[session.session_id] = recording
@@ -200,11 +201,12 @@ class PredictionService:
                 model=session.model.model.name,
                 online=bool(session.online),
             )
-            await context.write(pb.StreamPredictionsResponse(welcome=self._welcome(session, origin)))
+            await context.write(pb.StreamPredictionsResponse(welcome=self._welcome(session, hold, origin)))
             said_goodbye = await self._converse(session, context, hold)
             keep = not said_goodbye and not self.draining
         except faults.SessionFault:
-            keep = hold.lost.done()  # Taken away, not refused: it may be resumed.
+            # Taken away, not refused for what it sent: it may be resumed.
+            keep = hold.lost.done() and hold.lost.result().code is grpc.StatusCode.UNAVAILABLE
             raise
         except grpc.aio.BaseError as error:  # The transport is gone: a lost connection, not a fault of ours.
             _log.info("session_transport_lost", session=session.session_id, detail=str(error))
@@ -234,7 +236,9 @@ class PredictionService:
 
     async def _leave(self, session: Session, hold: Hold, *, keep: bool) -> None:
         """Keep or close the session of a stream that has ended, unless another stream has taken it over."""
-        if session.closed or session.hold is not hold:
+        if _holds(session, hold):
+            await session.let_go(SegmentEnd.DRAINING if self.draining else SegmentEnd.CLOSED)
+        if not _holds(session, hold):
             return
         if not (self._table.detach(session) and keep):
             await self._table.close(session)
@@ -267,8 +271,14 @@ class PredictionService:
             )
         return request.hello
 
-    def _welcome(self, session: Session, origin: pb.StateOrigin) -> pb.Welcome:
+    def _welcome(self, session: Session, hold: Hold, origin: pb.StateOrigin) -> pb.Welcome:
         limits = self._table.limits
+        shared = None
+        if session.shared:
+            assert self._attachments is not None, (
+                "the table refuses sessions that ask for a segment where there is none"
+            )
+            shared = self._attachments.offer(session, hold)
         return pb.Welcome(
             session_id=session.session_id,
             instruments=session.instruments,
@@ -285,6 +295,7 @@ class PredictionService:
             daemon_version=self._daemon_version,
             daemon_id=self._daemon_id,
             online_readout=_online_readout(session),
+            shared_memory=shared,
         )
 
     async def _read(self, session: Session, context: Any, hold: Hold, conversation: _Conversation) -> None:
@@ -330,6 +341,7 @@ class PredictionService:
     async def _write(self, session: Session, context: Any, hold: Hold, conversation: _Conversation) -> None:
         """Send answers as they come, until all are sent and no more can come, or the session is taken away."""
         announced = False
+        published: int | None = None  # Into its segment, when the end began: all of these are still answered.
         while session.hold is hold:
             if self.draining and not announced:
                 announced = True
@@ -341,7 +353,14 @@ class PredictionService:
                 await context.write(message)
             if messages:
                 continue
-            if session.unanswered == 0 and (conversation.ended or announced):
+            attachment = session.attachment
+            if attachment is not None and (conversation.ended or announced):
+                published = attachment.published() if published is None else published
+                if attachment.answered(published):
+                    return
+                await asyncio.sleep(_LOOK_S)
+                continue
+            if session.awaited == 0 and (conversation.ended or announced):
                 return
             now_ns = time.monotonic_ns()
             interval_ns = self._table.limits.heartbeat_interval_ns
@@ -357,6 +376,10 @@ class PredictionService:
         recording = self._recordings.pop(session.session_id, None)
         if recording is not None:
             recording.close()
+
+
+def _holds(session: Session, hold: Hold) -> bool:
+    return not session.closed and session.hold is hold
 
 
 def _online_readout(session: Session) -> pb.OnlineReadout:

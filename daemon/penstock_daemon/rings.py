@@ -24,8 +24,8 @@ NO_SLOT: Final = -1  # The ring has no room for the batch: nothing was written.
 MALFORMED: Final = -2  # MALFORMED - index: that record is no mbp-1 record; nothing was written.
 
 # TickError.Reason, in the tick slot and in the answer.
-UNKNOWN_INSTRUMENT: Final = 1
-TIME_OUT_OF_RANGE: Final = 2
+UNKNOWN_INSTRUMENT: Final = memory.UNKNOWN_INSTRUMENT
+TIME_OUT_OF_RANGE: Final = memory.TIME_OUT_OF_RANGE
 
 _compile = njit(cache=True, error_model="numpy")
 

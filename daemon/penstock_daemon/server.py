@@ -46,13 +46,15 @@ from penstock_daemon.metrics_server import MetricsServer
 from penstock_daemon.model_table import ModelTable
 from penstock_daemon.notify import Notifier
 from penstock_daemon.online_table import OnlineTable
-from penstock_daemon.prediction_service import SERVICE, PredictionService, Recording
+from penstock_daemon.prediction_service import SERVICE, PredictionService
 from penstock_daemon.readable import ReadableRequests
 from penstock_daemon.readiness import Readiness, Reason
 from penstock_daemon.recorder import Recorder
+from penstock_daemon.recording import Recording
 from penstock_daemon.self_watch.watch import SelfWatch
 from penstock_daemon.session_table import SessionTable
 from penstock_daemon.sessions import Session
+from penstock_daemon.shared_memory.parts import SharedMemory
 from penstock_daemon.snapshot import SnapshotTaker, predictions_of
 from penstock_daemon.socket_guard import AddressGuard, ListenError, check_port_free, guard_address
 
@@ -90,6 +92,7 @@ class Daemon:
         self.metrics_address = ""
         self._notifier = notifier
         self._guard: AddressGuard | None = None
+        self._shared: SharedMemory | None = None
         self._recorder: Recorder | None = None
         self._metrics: MetricsServer | None = None
         self._server: grpc.aio.Server | None = None
@@ -115,6 +118,7 @@ class Daemon:
         started_s = time.monotonic()
         address = parse_address(config.server.address)
         self._guard = guard_address(address)
+        self._shared = SharedMemory.guard(config)
         if config.metrics.address:  # Tried again when it is bound; a port in use is to be told before all the work.
             check_port_free(self._metrics_address(), key="metrics.address")
         self._place_threads()
@@ -146,6 +150,9 @@ class Daemon:
             daemon_id=self.daemon_id,
             hello_timeout_s=config.sessions.hello_timeout_s,
             record=self._record,
+            attachments=self._shared.make(self.engine, self._link, self.sessions.count_refusal)
+            if self._shared
+            else None,
         )
         await self._listen(address)
         listening_s = time.monotonic()
@@ -179,6 +186,7 @@ class Daemon:
             "serving",
             address=self.address,
             metrics=self.metrics_address or "off",
+            shared_memory=str(self._shared.address) if self._shared else "off",
             model=model.name,
             demonstration=model.demonstration,
             **self._device.described(),
@@ -241,7 +249,9 @@ class Daemon:
         await server.start()
         self._server = server
         assert self._guard is not None, "the address is guarded before it is bound"
-        self._guard.after_bind()
+        self._guard.after_bind(self._shared.group if self._shared else None)
+        if self._shared is not None:
+            self._shared.listen()
 
     def _make_engine(self) -> tuple[Engine, Choice]:
         """Choose what predicts, and make the engine on it. Runs on an executor thread: a GPU takes seconds."""
@@ -342,6 +352,8 @@ class Daemon:
             except TimeoutError:
                 _log.warning("drain_timeout", streams=self.predictions.streams, bound_s=drain_s)
             await self._server.stop(grace=0.2)
+        if self._shared is not None:
+            await self._shared.close()
         if self._keeping is not None:
             self._keeping.cancel()
         if self._housekeeper is not None:
@@ -362,6 +374,8 @@ class Daemon:
         self._host.close()
         if self._guard is not None:
             self._guard.release()
+        if self._shared is not None:
+            self._shared.release()
         _log.info("stopped")
 
     def _stop_engine(self) -> None:

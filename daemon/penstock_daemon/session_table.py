@@ -19,6 +19,7 @@ from typing import Final
 import structlog
 
 from penstock.v1 import prediction_pb2 as pb
+from penstock.v1.shared_ring import SegmentEnd
 from penstock_daemon import engine_memory as memory
 from penstock_daemon import faults
 from penstock_daemon.engine import Engine
@@ -45,6 +46,7 @@ class SessionLimits:
     resumable_max: int = 8
     resume_grace_ns: int = 30_000_000_000
     heartbeat_interval_ns: int = 5_000_000_000
+    segments_max: int = 0  # Sessions with shared memory, of those that have a stream.
 
 
 class SessionTable:
@@ -89,8 +91,16 @@ class SessionTable:
         Raises:
             SessionFault: the Hello is refused, and why.
         """
-        check_hello(hello, instruments_max=self.limits.instruments_max, online_allowed=self._online.allowed)
+        check_hello(
+            hello,
+            instruments_max=self.limits.instruments_max,
+            online_allowed=self._online.allowed,
+            shared_allowed=self.limits.segments_max > 0,
+        )
         lost = self._by_token.get(hello.resume_token) if hello.resume_token else None
+        self._check_segments(hello, lost)
+        if lost is not None:
+            await lost.let_go(SegmentEnd.CLOSED)  # A stream that holds it still is taken over.
         if lost is not None and not lost.closed:
             resumed = self._resume(lost, hello)
             if resumed:
@@ -121,7 +131,11 @@ class SessionTable:
         for state in states:
             self._engine.command(Command.RESET_STATE, state)
         opened = self._engine.command(
-            Command.OPEN_SOURCE, source, model.slot, memory.PATH_GRPC, 1 if session.bulk else 0
+            Command.OPEN_SOURCE,
+            source,
+            model.slot,
+            memory.PATH_SHARED_MEMORY if session.shared else memory.PATH_GRPC,
+            1 if session.bulk else 0,
         )
         try:
             await self._link.applied(opened)
@@ -168,6 +182,8 @@ class SessionTable:
         self._link.ignore(session.source)
         del self._by_token[session.token]
         self.on_closed(session)
+        if session.attachment is not None:
+            session.attachment.end(SegmentEnd.CLOSED)  # The engine lets go of it before it closes the source.
         closed = self._engine.command(Command.CLOSE_SOURCE, session.source)
         giving_back = asyncio.create_task(self._give_back(session, closed))
         self._closing.add(giving_back)
@@ -176,6 +192,7 @@ class SessionTable:
 
     async def _give_back(self, session: Session, closed: int) -> None:
         """Return source and states to their pools once the engine has let go of them."""
+        await session.let_go(SegmentEnd.CLOSED)
         await self._link.applied(closed)
         if session.online:
             await self._online.give_back(session)
@@ -264,6 +281,13 @@ class SessionTable:
                 value=f"{len(hello.instruments)} instruments",
                 mend="name the instruments of the session that is resumed, or leave resume_token empty",
             )
+        if hello.shared_memory != session.shared:
+            raise faults.out_of_order(
+                "RESUME_SHARED_MEMORY",
+                field="Hello.shared_memory",
+                value=hello.shared_memory,
+                mend="ask for what the session that is resumed has, or leave resume_token empty",
+            )
         if hello.online_readout != bool(session.online):
             raise faults.out_of_order(
                 "RESUME_ONLINE",
@@ -277,6 +301,17 @@ class SessionTable:
         session.online_learned = bool(session.online) and self._online.learned(session.online)
         self.resumed += 1
         return True
+
+    def _check_segments(self, hello: pb.Hello, resumed: Session | None) -> None:
+        """Refuse a Hello that asks for one segment more than there may be."""
+        held = sum(one.shared and one.hold is not None and one is not resumed for one in self.sessions)
+        if hello.shared_memory and held >= self.limits.segments_max:
+            raise faults.exhausted(
+                "SEGMENTS",
+                field="shared_memory.segments_max",
+                value=self.limits.segments_max,
+                mend="every segment is in use; close a session that has one, raise it, or do without shared memory",
+            )
 
     async def _reserve(self, instruments: int, *, online: bool) -> tuple[int, list[int], list[int]]:
         """Take a source, states and online readouts from the pools; lost sessions give way, oldest first, where enough."""

@@ -12,6 +12,7 @@ that no longer holds its session touches nothing of it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,10 +22,12 @@ from numpy.typing import NDArray
 
 from penstock.v1 import prediction_pb2 as pb
 from penstock.v1.records import PREDICTION_BYTES, TICK_BYTES, TICK_LENGTH_WORDS, TICK_RTYPE, ticks_from_bytes
+from penstock.v1.shared_ring import SegmentEnd
 from penstock_daemon import engine_memory as memory
 from penstock_daemon import faults, rings
 from penstock_daemon.engine import Engine
 from penstock_daemon.model_table import ModelEntry
+from penstock_daemon.shared_memory.attachment import Attachment
 
 ANSWERS_PER_MESSAGE: Final = 4096
 FIRST_SEQUENCE_MAX: Final = 2**62  # No session lives long enough to count from here to the end of int64.
@@ -110,8 +113,8 @@ class Session:
             for one in hello.instruments
         ]
         order = np.argsort([one.instrument_id for one in self.instruments])
-        self._ids: NDArray[np.int64] = np.array([self.instruments[index].instrument_id for index in order], np.int64)
-        self._id_states: NDArray[np.int64] = np.array([self.states[index] for index in order], np.int64)
+        self.ids: NDArray[np.int64] = np.array([self.instruments[index].instrument_id for index in order], np.int64)
+        self.id_states: NDArray[np.int64] = np.array([self.states[index] for index in order], np.int64)
         self._engine = engine
         slots = engine.buffers.prediction_slots[source]
         self._answers = slots
@@ -124,6 +127,9 @@ class Session:
         self._released_most = 0  # What comes out again is not counted again.
         self.refused = 0
         self.closed = False
+        self.shared = hello.shared_memory  # Ticks to predict and their answers go through a segment alone.
+        self.attaching = False
+        self.attachment: Attachment | None = None  # While the engine serves the session's ends of the rings.
         self.wake = asyncio.Event()
         self.hold: Hold | None = None  # Of the stream that is attached.
         self.lost_ns = 0
@@ -139,6 +145,43 @@ class Session:
     def unanswered(self) -> int:
         """Ticks whose answers were not yet handed to the transport."""
         return self.published - self.released
+
+    @property
+    def awaited(self) -> int:
+        """Those that will be handed to the gRPC transport; of a session with shared memory its rebuild ticks alone."""
+        return max(self.rebuild_ticks - self.released, 0) if self.shared else self.unanswered
+
+    @property
+    def repeated(self) -> int:
+        """Answers that will be handed over, and were before."""
+        return max(self._released_most - self.released, 0)
+
+    def follow(self) -> None:
+        """Note how far the engine has come with the session's segment; without one, nothing has changed."""
+        if self.attachment is None:
+            return
+        released = self._engine.cursor(self.source, memory.PREDICTION_CONSUMED)  # First: never more than published.
+        published = self._engine.cursor(self.source, memory.TICK_PUBLISHED)
+        self._counts.ticks["bulk" if self.bulk else "realtime"] += published - self.published
+        if published > self.published:
+            self.heard_ns = time.monotonic_ns()
+        self.published, self.released = published, released
+        self._released_most = max(self._released_most, released)
+        reasons = (pb.TickError.REASON_UNKNOWN_INSTRUMENT, pb.TickError.REASON_TIME_OUT_OF_RANGE)
+        for reason, count in zip(reasons, self.attachment.refused(), strict=True):
+            if count:
+                self.refused += count
+                self._count_errors(reason, count)
+
+    async def let_go(self, why: SegmentEnd) -> None:
+        """Take the ends of the rings back from the engine, and free the segment; without one, nothing happens."""
+        attachment = self.attachment
+        if attachment is None:
+            return
+        await asyncio.shield(attachment.end(why))
+        if self.attachment is attachment:
+            self.follow()
+            self.attachment = None
 
     def accept(self, batch: pb.TickBatch, received_ns: int) -> Taken:
         """Put a batch's ticks into the ring.
@@ -167,6 +210,13 @@ class Session:
                 mend="use PURPOSE_PREDICT or PURPOSE_REBUILD",
             )
         rebuild = batch.purpose == pb.PURPOSE_REBUILD
+        if self.shared and (not rebuild or self.attachment is not None or self.attaching):
+            raise faults.out_of_order(
+                "TICKS_SHARED",
+                field="TickBatch.purpose",
+                value="PURPOSE_REBUILD" if rebuild else "PURPOSE_PREDICT",
+                mend="write ticks to predict into the segment of Welcome.shared_memory; rebuild before you attach",
+            )
         if rebuild and self.published > self.rebuild_ticks:
             raise faults.out_of_order(
                 "REBUILD_TOO_LATE",
@@ -195,8 +245,8 @@ class Session:
             records,
             self.next_sequence,
             rebuild,
-            self._ids,
-            self._id_states,
+            self.ids,
+            self.id_states,
             received_ns,
             assist=True,
         )
@@ -218,13 +268,16 @@ class Session:
         if not taken.refused:
             return batch.records
         records = ticks_from_bytes(batch.records)
-        return records[np.isin(records["instrument_id"], self._ids) & (records["ts_recv"] < rings.TIME_END)].tobytes()
+        return records[np.isin(records["instrument_id"], self.ids) & (records["ts_recv"] < rings.TIME_END)].tobytes()
 
     def take_answers(self) -> list[pb.StreamPredictionsResponse]:
         """Take all that is ready out of the ring, as messages in order; mostly none or one."""
         messages: list[pb.StreamPredictionsResponse] = []
         while True:
-            place, count, special = self._engine.answers(self.source, ANSWERS_PER_MESSAGE)
+            limit = self.rebuild_ticks - self.released if self.shared else ANSWERS_PER_MESSAGE
+            if limit <= 0:
+                return messages  # The engine gives them to the segment.
+            place, count, special = self._engine.answers(self.source, min(limit, ANSWERS_PER_MESSAGE))
             if count == 0:
                 return messages
             errors: list[pb.TickError] = []
@@ -296,6 +349,10 @@ class Session:
             mend=f"send DBN mbp-1 records alone, whose {name} is {wanted}",
         )
 
+    def _count_errors(self, reason: pb.TickError.Reason, count: int) -> None:
+        name = pb.TickError.Reason.Name(reason).removeprefix("REASON_")
+        self._counts.tick_errors[name] = self._counts.tick_errors.get(name, 0) + count
+
     def _sorted_out(self, place: int, count: int, repeated: int) -> tuple[bytes, list[pb.TickError], int]:
         """Split answers into prediction bytes, errors, and how many rebuild ticks were taken in.
 
@@ -319,7 +376,6 @@ class Session:
             reason, sentence = _REFUSALS[int(answer["horizons"])]
             message = sentence.format(instrument_id=int(answer["instrument_id"]), ts_recv=int(answer["ts_recv"]))
             if index >= repeated:
-                name = pb.TickError.Reason.Name(reason).removeprefix("REASON_")
-                self._counts.tick_errors[name] = self._counts.tick_errors.get(name, 0) + 1
+                self._count_errors(reason, 1)
             errors.append(pb.TickError(sequence=int(answer["sequence"]), reason=reason, message=message))
         return answers[~(refused | rebuilt)].tobytes(), errors, int(rebuilt.sum()) + rebuild_errors

@@ -5,7 +5,7 @@ a daemon takes a lock beside the socket first, and only under that lock removes 
 
     guard = guard_address(address)        a sentence if anything else is there
     ... the server binds and starts ...
-    guard.after_bind()                    the socket's mode is 0600 from here on
+    guard.after_bind()                    the socket's mode is 0600 from here on, or 0660 for a group
     ... the server stops ...
     guard.release()                       socket and lock are gone
 
@@ -26,6 +26,7 @@ from penstock_daemon.addresses import UNIX_PATH_BYTES_MAX, TcpAddress, UnixAddre
 from penstock_daemon.file_lock import FileLock, LockHeldError, holder_words
 
 SOCKET_MODE: Final = 0o600
+GROUP_SOCKET_MODE: Final = 0o660
 _PROBE_S: Final = 1.0
 
 
@@ -36,14 +37,18 @@ class ListenError(Exception):
 class AddressGuard:
     """The right to listen at one address, held until released."""
 
-    def __init__(self, path: Path | None, lock: FileLock | None) -> None:
-        """Hold what ``guard_address`` took; both are None for TCP."""
+    def __init__(self, path: Path | None, lock: FileLock | None, key: str = "server.address") -> None:
+        """Hold what ``guard_address`` took; path and lock are None for TCP."""
         self._path = path
         self._lock = lock
+        self._key = key
         self._bound: os.stat_result | None = None
 
-    def after_bind(self) -> None:
+    def after_bind(self, group: int | None = None) -> None:
         """Close the socket to other users; to be called once the server has bound it.
+
+        Args:
+            group: whose members may open it nevertheless; None for nobody.
 
         Raises:
             ListenError: the socket is not there, or its mode can't be set.
@@ -51,12 +56,14 @@ class AddressGuard:
         if self._path is None:
             return
         try:
-            self._path.chmod(SOCKET_MODE)
+            if group is not None:
+                os.chown(self._path, -1, group)
+            self._path.chmod(SOCKET_MODE if group is None else GROUP_SOCKET_MODE)
             self._bound = self._path.lstat()
         except OSError as refusal:
             raise ListenError(
-                f"server.address: its socket must be there and be closed to others, was unix:{self._path}: "
-                f"{refusal.strerror}; choose a folder that nothing else cleans up"
+                f"{self._key}: its socket must be there and be closed to others, was unix:{self._path}: "
+                f"{refusal.strerror}; choose a folder that nothing else cleans up, and a group that its user is in"
             ) from refusal
 
     def release(self) -> None:
@@ -119,7 +126,7 @@ def _guard_unix(address: UnixAddress, key: str) -> AddressGuard:
     except BaseException:
         lock.release()
         raise
-    return AddressGuard(path, lock)
+    return AddressGuard(path, lock, key)
 
 
 def _clear_stale(address: UnixAddress, key: str) -> None:
@@ -165,6 +172,8 @@ def _answers_datagram(path: Path) -> bool:
             probe.connect(os.fspath(path))
         except ConnectionRefusedError:
             return False
+        except OSError as refusal:
+            return refusal.errno == errno.EPROTOTYPE  # Of packets: it is listened at.
     return True
 
 

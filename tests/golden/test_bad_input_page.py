@@ -18,6 +18,8 @@ CODES = {
     "exhausted": "RESOURCE_EXHAUSTED",
     "not_found": "NOT_FOUND",
     "unavailable": "UNAVAILABLE",
+    "unauthenticated": "UNAUTHENTICATED",
+    "denied": "PERMISSION_DENIED",
 }
 
 
@@ -41,7 +43,7 @@ def page(repository_root: Path) -> str:
 
 @pytest.fixture(scope="module")
 def made(repository_root: Path) -> set[tuple[str, str]]:
-    sources = (repository_root / "daemon" / "penstock_daemon").glob("*.py")
+    sources = (repository_root / "daemon" / "penstock_daemon").rglob("*.py")
     return set().union(*(refusals_of(source.read_text(encoding="utf-8")) for source in sources))
 
 

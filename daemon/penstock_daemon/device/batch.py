@@ -18,6 +18,7 @@ from numba import njit
 from penstock.v1.records import PredictionFlag, Stage
 from penstock_daemon import engine_memory
 from penstock_daemon.device import memory
+from penstock_daemon.engine_attachments import attached
 from penstock_daemon.engine_stages import age_flags, count_old, is_old, record_duration, skips_old, write_stages
 from penstock_daemon.engine_ticks import (
     count_ticks,
@@ -209,7 +210,8 @@ def publish(m: Any, d: Any) -> None:
     for turn in range(d.words[memory.BATCH_SOURCES]):
         publish_source(m, d, d.batch_source[turn], d.batch_taken[turn], entry)
         entry += d.batch_taken[turn]
-        wake_loop(m)
+        if not attached(m, d.batch_source[turn]):
+            wake_loop(m)
 
 
 @_part

@@ -2,6 +2,7 @@
 
     while not stopped:
         apply a command                           a state's rebuild is replayed on the device, a bounded part per pass
+        take                                      ticks of segments that strategies have attached
         gather, submit, describe, wait, publish   ticks of all sources in one micro-batch
         the CPU's share                           online readouts; everything, once the device is lost
         idle, if there was nothing to do
@@ -24,6 +25,8 @@ from penstock_daemon.device.batch import describe_answers, gather, place, publis
 from penstock_daemon.device.bells import beat
 from penstock_daemon.device.fallback import cpu_share, leave_device
 from penstock_daemon.device.submit import submit, wait
+from penstock_daemon.engine_attachments import attached
+from penstock_daemon.engine_segments import give_to_segment
 from penstock_daemon.engine_ticks import drain
 from penstock_daemon.engine_turns import (
     REBUILD_PART,
@@ -37,6 +40,7 @@ from penstock_daemon.engine_turns import (
     own,
     rebuild_part,
     settle_source,
+    stirs,
     turns_up,
 )
 from penstock_daemon.engine_wake import wake_loop
@@ -67,15 +71,23 @@ def run(m: Any, d: Any) -> None:
             work += 1
             if apply_command(m, d):
                 command_done(m)
+        for at in range(m.words[engine_memory.OPEN_SOURCES]):
+            if attached(m, m.open_sources[at]):
+                stirs(m, m.open_sources[at], started_ns)
         if d.words[memory.FAULT] == _NONE:
             work += predict_batch(m, d)
-        for source in range(m.source_table.shape[0]):
+        for at in range(m.words[engine_memory.OPEN_SOURCES]):
+            source = m.open_sources[at]
+            shared = attached(m, source)
             if turns_up(m, source):
                 ready, marks, parts = cpu_share(m, d, source)
                 work += parts
                 if ready > 0:
                     work += drain(m, source, ready, marks)
-                    wake_loop(m)
+                    if not shared:
+                        wake_loop(m)
+            if shared:
+                work += give_to_segment(m, source)
         idle_since_ns = end_pass(m, work, started_ns, idle_since_ns)
     store_release(m.words, engine_memory.OWNER, 0)
 

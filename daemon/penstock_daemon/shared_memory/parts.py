@@ -1,0 +1,78 @@
+"""The parts of shared memory that a daemon has, in the order in which it needs them.
+
+guard -> make (the engine is there) -> listen (the gRPC server is) ... close -> release (the engine is gone)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self
+
+from penstock_daemon.addresses import UnixAddress
+from penstock_daemon.config import Config
+from penstock_daemon.derived import attach_address
+from penstock_daemon.engine import Engine
+from penstock_daemon.loop_link import LoopLink
+from penstock_daemon.shared_memory.attach_server import AttachServer, group_id
+from penstock_daemon.shared_memory.attachments import Attachments
+from penstock_daemon.socket_guard import AddressGuard, guard_address
+
+
+class SharedMemory:
+    """The attach socket of one daemon, and the segments behind it."""
+
+    def __init__(self, config: Config, address: UnixAddress, group: int | None, guard: AddressGuard) -> None:
+        """Hold the right to listen at *address*; use ``guard``."""
+        self._config = config
+        self.address = address
+        self.group = group
+        self._guard = guard
+        self.attachments: Attachments | None = None
+        self.server: AttachServer | None = None
+
+    @classmethod
+    def guard(cls, config: Config) -> Self | None:
+        """Take the right to listen where strategies attach; None where the configuration lets none.
+
+        Raises:
+            ListenError: the address or the group can't be used.
+        """
+        address = attach_address(config)
+        if address is None:
+            return None
+        group = group_id(config.shared_memory.group)
+        return cls(config, address, group, guard_address(address, key="shared_memory.address"))
+
+    def make(self, engine: Engine, link: LoopLink, count_refusal: Callable[[str], None]) -> Attachments:
+        """Return what hands segments out; the reason of each refusal goes to *count_refusal*."""
+        shared = self._config.shared_memory
+        self.attachments = Attachments(
+            engine,
+            link,
+            address=str(self.address.path.absolute()),
+            slots=shared.slots,
+            timeout_s=shared.attach_timeout_s,
+            lock=self._config.memory.lock != "off",
+        )
+        self.server = AttachServer(
+            self.attachments, timeout_s=shared.attach_timeout_s, group=self.group, count_refusal=count_refusal
+        )
+        return self.attachments
+
+    def listen(self) -> None:
+        """Let strategies attach.
+
+        Raises:
+            ListenError: the address can't be had.
+        """
+        assert self.server is not None, "made before it listens"
+        self.server.listen(self.address, self._guard)
+
+    async def close(self) -> None:
+        """Let nobody attach any more."""
+        if self.server is not None:
+            await self.server.close()
+
+    def release(self) -> None:
+        """Give the address back."""
+        self._guard.release()

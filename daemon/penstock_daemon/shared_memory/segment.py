@@ -1,0 +1,99 @@
+"""A segment: memory of one strategy and the daemon, a memfd that can neither shrink nor grow.
+
+    made (memfd, sealed, mapped, locked) -> handed over -> served by the engine -> let go of -> unmapped, for good
+
+Making one takes page faults and may take milliseconds, so it is done off the event loop, and never on the engine. A
+segment is one strategy's: what another one finds in its own was never anybody's before. Who has its descriptor may write
+it and punch holes into it, and can do nothing else to it: a sealed size means that no address in it ever faults.
+
+Huge pages are asked for by madvise alone: in a memfd of huge pages a punched hole whose page can't be had again would be
+SIGBUS in the engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import mmap
+import os
+import struct
+from typing import Final
+
+from penstock.v1 import shared_ring as layout
+from penstock.v1.shared_ring import segment_bytes
+
+_MFD_NOEXEC_SEAL: Final = 0x8  # Linux 6.3; unknown to older Pythons, and EINVAL on older kernels.
+_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+_WORD: Final = struct.Struct("<q")
+
+
+class Segment:
+    """One segment, mapped into this process.
+
+    Args:
+        slots: of each of its two rings.
+        session_id: whose it will be.
+        first_sequence: of its first tick.
+        lock: whether to lock it in memory, where the limit allows.
+
+    Raises:
+        OSError: the host has no memory or no descriptor for it.
+    """
+
+    def __init__(self, slots: int, *, session_id: int, first_sequence: int, lock: bool) -> None:
+        self.slots = slots
+        self.size_bytes = segment_bytes(slots)
+        self.first_sequence = first_sequence
+        self.descriptor = _memfd(f"penstock-session-{session_id}")
+        try:
+            os.ftruncate(self.descriptor, self.size_bytes)
+            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEALS)
+            self._map = mmap.mmap(self.descriptor, self.size_bytes, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+        view = ctypes.c_char.from_buffer(self._map)
+        self.address = ctypes.addressof(view)  # Good until free: the mapping never moves.
+        del view
+        with contextlib.suppress(OSError):  # Where huge pages of shared memory are off.
+            self._map.madvise(mmap.MADV_HUGEPAGE)
+        self.locked = (
+            lock and ctypes.CDLL(None).mlock(ctypes.c_void_p(self.address), ctypes.c_size_t(self.size_bytes)) == 0
+        )
+        self._write_header(session_id)
+
+    def _write_header(self, session_id: int) -> None:
+        struct.pack_into(
+            "<QIIQQQQQII",
+            self._map,
+            layout.MAGIC_AT,
+            layout.MAGIC,
+            layout.LAYOUT_VERSION,
+            self.slots,
+            self.size_bytes,
+            layout.HEADER_BYTES,
+            layout.prediction_ring_at(self.slots),
+            session_id,
+            self.first_sequence,
+            layout.TICK_SLOT_BYTES,
+            layout.PREDICTION_SLOT_BYTES,
+        )
+
+    @property
+    def ticks_published(self) -> int:
+        """How many ticks the strategy says that it has published: any number, not to be relied on."""
+        return int(_WORD.unpack_from(self._map, layout.TICK_PUBLISHED_AT)[0])
+
+    def free(self) -> None:
+        """Unmap it and close its descriptor, once the engine has let go of it."""
+        self._map.close()
+        os.close(self.descriptor)
+
+
+def _memfd(name: str) -> int:
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
+    except OSError:
+        return os.memfd_create(name, flags)
