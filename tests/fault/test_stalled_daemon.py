@@ -87,7 +87,9 @@ def test_stall_in_bulk_is_nobody_s_breach(daemon: RunningDaemon) -> None:
     assert daemon.events("breaker_opened") == []
 
 
-def test_stall_is_flagged_counted_told_and_over_again(daemon: RunningDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stall_is_flagged_counted_told_and_over_again(
+    daemon: RunningDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
     with grpc.insecure_channel(daemon.address) as channel, RawStream(daemon.address) as stream:
         service = health_pb2.HealthCheckRequest(service="penstock.v1.PredictionService")
         watch = health_pb2_grpc.HealthStub(channel).Watch(service, timeout=3 * PATIENCE_S)

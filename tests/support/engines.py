@@ -36,6 +36,7 @@ class Source:
     number: int
     ids: NDArray[np.int64]
     states: NDArray[np.int64]
+    path: int = memory.PATH_GRPC
 
 
 def frozen(ticks: NDArray[np.void]) -> NDArray[np.void]:
@@ -69,14 +70,15 @@ def open_source(
     ids: Sequence[int] = (),
     model_slot: int = 0,
     bulk: bool = False,
+    path: int = memory.PATH_GRPC,
 ) -> Source:
     """Open a source for *ids* (1 and up by default), whose cold states are *states*."""
     engine.reset_source(number)
     for state in states:
         engine.command(Command.RESET_STATE, state)
-    engine.wait_applied(engine.command(Command.OPEN_SOURCE, number, model_slot, memory.PATH_GRPC, int(bulk)))
+    engine.wait_applied(engine.command(Command.OPEN_SOURCE, number, model_slot, path, int(bulk)))
     named = np.array(ids or range(1, len(states) + 1), np.int64)
-    return Source(number, named, np.array(states, np.int64))
+    return Source(number, named, np.array(states, np.int64), path)
 
 
 def close_source(engine: Engine, source: Source) -> None:
@@ -109,13 +111,19 @@ def take(engine: Engine, source: Source, count: int, *, bulk: bool = False) -> N
             time.sleep(0.0002)
             continue
         found.append(engine.buffers.prediction_slots[source.number, place : place + ready].copy())
-        engine.release_answers(source.number, memory.PATH_GRPC, bulk, ready)
+        engine.release_answers(source.number, source.path, bulk, ready)
         count -= ready
     return np.concatenate(found)
 
 
 def predict(
-    engine: Engine, source: Source, ticks: NDArray[np.void], *, first: int = 0, rebuild: bool = False
+    engine: Engine,
+    source: Source,
+    ticks: NDArray[np.void],
+    *,
+    first: int = 0,
+    rebuild: bool = False,
+    bulk: bool = False,
 ) -> NDArray[np.void]:
     """Send *ticks*, half a ring at a time, and return their answers."""
     part = engine.sizes.slots // 2
@@ -123,7 +131,7 @@ def predict(
     for start in range(0, len(ticks), part):
         some = ticks[start : start + part]
         assert publish(engine, source, some, first=first + start, rebuild=rebuild) >= 0
-        found.append(take(engine, source, len(some)))
+        found.append(take(engine, source, len(some), bulk=bulk))
     return np.concatenate(found)
 
 
