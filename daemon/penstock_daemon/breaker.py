@@ -9,7 +9,7 @@ The engine counts (trips, and when the last STALE prediction was made); this is 
 a clock that the caller reads, so that a test moves it by hand.
 
     between an opening and the next closing lie at least close_ns        so it can't flap faster than that
-    trips seen never decrease; a trip while it is open only keeps it open
+    trips while it is open are told when it closes; what keeps it open is their STALE predictions
 
 Only REALTIME sessions count: the engine flags nothing in BULK.
 """
@@ -80,7 +80,7 @@ class Breaker:
             self.opened += 1
             self._opened_ns = now_ns
             return self._turn(BreakerState.OPEN, 0)
-        if tripped or now_ns - max(stale_last_ns, self._opened_ns) < self._close_ns:
+        if now_ns - max(stale_last_ns, self._opened_ns) < self._close_ns:
             return None
         return self._turn(BreakerState.CLOSED, now_ns - self._opened_ns)
 

@@ -58,8 +58,9 @@ def test_trip_that_is_seen_late_still_opens_it_for_the_whole_time() -> None:
 
 
 def test_trips_of_the_past_open_nothing() -> None:
-    clock = HandClock()
-    assert Breaker(CLOSE_NS, trips=7).look(clock(), 7, clock()) is None
+    clock, breaker = HandClock(), Breaker(CLOSE_NS, trips=7)
+    assert breaker.look(clock(), 7, clock()) is None
+    assert breaker.look(clock(), 8, clock()) == Transition(BreakerState.OPEN, trips=1, open_ns=0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3 * CLOSE_NS), st.sampled_from([0, 0, 1, 3]), st.booleans()), max_size=60))

@@ -20,12 +20,15 @@ from penstock_daemon.budget_metrics import StageBudget
 from penstock_daemon.budget_warnings import REALTIME, BudgetWarnings, FlaggedPredictions, StageOverBudget
 from penstock_daemon.budget_watch import BudgetWatch
 from penstock_daemon.config import BudgetConfig
+from penstock_daemon.engine import EngineSettings
 from penstock_daemon.engine_memory import Buffers
 from penstock_daemon.engine_sizes import allocate
 from penstock_daemon.engine_stages import EXCEEDED
+from penstock_daemon.loop_link import LoopLink
 from penstock_daemon.readiness import Readiness, Reason
 from support.clock import HandClock
-from support.engines import SIZES
+from support.engines import PATIENCE_S, SIZES, open_source, publish, running_engine, take
+from support.tick_stream import tick_stream
 
 CLOSE_S = 5.0
 EVERY_NS = 10_000_000_000
@@ -111,11 +114,20 @@ def test_all_lines_of_a_row_together_tell_the_engine_s_count(buffers: Buffers) -
 # --- Breaker and health -------------------------------------------------------------------------------------------------
 
 
+class SlowHealth(HealthService):
+    """Health that takes a few turns of the loop to take in a status, as it does while many watch it."""
+
+    async def set(self, service: str, status: Any) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await super().set(service, status)
+
+
 class Rig:
     """A watch over memory that nobody runs on, with health as a client sees it."""
 
     def __init__(self, buffers: Buffers) -> None:
-        self.buffers, self.clock, self.health = buffers, HandClock(), HealthService()
+        self.buffers, self.clock, self.health = buffers, HandClock(), SlowHealth()
         self.readiness = Readiness(self.health, ("one", "two"))
         self.watch = BudgetWatch(buffers, CONFIG, self.readiness, self.clock)
 
@@ -207,10 +219,12 @@ def test_reason_that_comes_and_goes_within_a_turn_of_the_loop_ends_in_the_truth(
         for present in (True, False, True):
             rig.readiness.put(Reason.BREAKER, present=present)
         assert await rig.statuses() == {NOT_SERVING}
-        for present in (False, True, False):
-            rig.readiness.put(Reason.BREAKER, present=present)
-            await asyncio.sleep(0)
-        assert await rig.statuses() == {SERVING}
+        for turns in range(12):
+            for present in (False, True, False):
+                rig.readiness.put(Reason.BREAKER, present=present)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+            assert await rig.statuses() == {SERVING}
 
     on_rig(body)
 
@@ -223,6 +237,34 @@ def test_daemon_that_has_not_started_does_not_serve_whatever_the_breaker_says(bu
         rig.clock.advance(seconds=CLOSE_S)
         rig.watch.look()
         assert await rig.statuses() == {NOT_SERVING}
+
+    asyncio.run(body())
+
+
+def test_trip_of_a_running_engine_reaches_health_though_no_keeper_looks() -> None:
+    async def body() -> None:
+        settings = EngineSettings(budget_ns=1, stale_ns=1, breaker_run=5)
+        with running_engine(settings=settings) as engine:
+            rig = Rig(engine.buffers)
+            rig.readiness.put(Reason.STARTING, present=False)
+            link = LoopLink(engine, asyncio.get_running_loop())
+            opened = asyncio.Event()
+
+            def on_wake() -> None:
+                rig.watch.on_signal()
+                if rig.watch.breaker_open():
+                    opened.set()
+
+            link.watch(on_wake)
+            source = open_source(engine)
+            publish(engine, source, tick_stream(5, 4))
+            take(engine, source, 4)
+            assert await rig.statuses() == {SERVING}
+            publish(engine, source, tick_stream(5, 1), first=4)
+            async with asyncio.timeout(PATIENCE_S):
+                await opened.wait()
+            assert await rig.statuses() == {NOT_SERVING}
+            link.close()
 
     asyncio.run(body())
 
