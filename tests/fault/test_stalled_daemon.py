@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from penstock.v1 import latency_pb2, latency_pb2_grpc
 from penstock.v1 import prediction_pb2 as pb
 from penstock.v1.records import PredictionFlag, Stage
+from penstock_client import Instrument
+from penstock_client.blocking import connect
 from penstock_client.cli import main
 from support.daemon import RunningDaemon, running_daemon, small
 from support.raw_stream import RawStream, run_through
@@ -135,3 +137,31 @@ def test_stall_is_flagged_counted_told_and_over_again(
     assert 0 <= told["TOTAL"]["sequence"] < BURST
     flags = {line["flag"]: line["count"] for line in daemon.events("predictions over budget")}
     assert flags["STALE"] <= flags["LATE"]
+
+
+def test_ticks_that_grew_old_while_the_whole_daemon_was_stopped_are_told_as_that(daemon: RunningDaemon) -> None:
+    before = scrape(daemon)
+    found: list[NDArray[np.void]] = []
+    with connect(daemon.address, instruments=[Instrument(1, "SYMBOL1")], shared_memory=True) as session:
+        os.kill(daemon.pid, signal.SIGSTOP)
+        assert os.WIFSTOPPED(os.waitpid(daemon.pid, os.WUNTRACED)[1])
+        session.send(quotes(BURST))  # Into memory: nobody has to be there.
+        time.sleep(STALL_S)  # The stall itself, as above.
+        os.kill(daemon.pid, signal.SIGCONT)
+        while sum(map(len, found)) < BURST:
+            batch = session.receive(PATIENCE_S)
+            assert batch is not None
+            found.append(batch.predictions)
+    answers = np.concatenate(found)
+    assert ((answers["flags"] & np.uint32(TOO_OLD)) == np.uint32(TOO_OLD)).all()
+    assert answers["stage_ns"][:, Stage.RING].min() > STALL_S * 1e9
+    added = {
+        "penstock_breaker_openings_total": 1,
+        "penstock_old_ticks_total": BURST,
+        'penstock_stage_over_budget_total{path="shared_memory",stage="ring"}': BURST,
+        'penstock_stage_over_budget_total{path="shared_memory",stage="total"}': BURST,
+        'penstock_stage_over_budget_total{path="grpc",stage="total"}': 0,
+    }
+    deadline_s = time.monotonic() + PATIENCE_S
+    while {name: (after := scrape(daemon))[name] - before[name] for name in added} != added:  # The answers came first.
+        assert time.monotonic() < deadline_s, {name: after[name] - before[name] for name in added}
