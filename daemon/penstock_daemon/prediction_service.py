@@ -188,7 +188,7 @@ class PredictionService:
         self._table.attach(session, hold)
         keep = True
         try:
-            if origin == pb.STATE_ORIGIN_COLD and not session.shared:
+            if origin == pb.STATE_ORIGIN_COLD:
                 recording = self._record(session)
                 if recording is not None:
                     self._recordings[session.session_id] = recording

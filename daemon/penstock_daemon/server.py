@@ -300,6 +300,11 @@ class Daemon:
     def _record(self, session: Session) -> Recording | None:
         if self._recorder is None:
             return None
+        if session.shared:  # Its ticks never pass the event loop.
+            _log.warning(
+                "session_not_recorded", session=session.session_id, mend="connect without shared_memory to record"
+            )
+            return None
         return self._recorder.open_session(session.session_id, session.client_name, session.instruments)
 
     def snapshot(self) -> MetricsSnapshot:

@@ -129,6 +129,7 @@ class Session:
         self.closed = False
         self.shared = hello.shared_memory  # Ticks to predict and their answers go through a segment alone.
         self.attaching = False
+        self.rebuilt_s = 0.0  # Monotonic, of the last rebuild ticks: a strategy attaches after them.
         self.attachment: Attachment | None = None  # While the engine serves the session's ends of the rings.
         self.wake = asyncio.Event()
         self.hold: Hold | None = None  # Of the stream that is attached.
@@ -258,6 +259,7 @@ class Session:
             self.wake.set()
         if rebuild:
             self.rebuild_ticks += count
+            self.rebuilt_s = time.monotonic()
         else:
             self._counts.ticks["bulk" if self.bulk else "realtime"] += count
         self.refused += refused

@@ -41,8 +41,8 @@ class AttachRefusedError(Exception):
 def connect(address: str) -> socket.socket:
     """Connect to a daemon's attach socket and say nothing."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.connect(address)  # Waits where too many do.
     connection.settimeout(PATIENCE_S)
-    connection.connect(address)
     return connection
 
 
@@ -182,6 +182,9 @@ class SegmentClient:
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
             readable, _, _ = select.select([self.connection], [], [], 0.1)
-            if readable and not self.connection.recv(64):
+            try:
+                if readable and not self.connection.recv(64):
+                    return True
+            except ConnectionResetError:  # It left something unread.
                 return True
         return False

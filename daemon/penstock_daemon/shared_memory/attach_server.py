@@ -172,6 +172,7 @@ class AttachServer:
         reply = layout.ATTACH_REPLY.pack(0, layout.LAYOUT_VERSION, segment.size_bytes)
         with contextlib.suppress(OSError):  # It has hung up meanwhile, of which the attachment hears.
             socket.send_fds(connection, [reply], [segment.descriptor, attachment.bell])
+            segment.close_descriptor()
 
     def _refuse(self, connection: socket.socket, fault: faults.SessionFault) -> None:
         """Say why not, and close; nobody is waited for."""

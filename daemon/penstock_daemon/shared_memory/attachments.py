@@ -41,12 +41,16 @@ _log = structlog.get_logger("penstock.sessions")
 
 @dataclass(frozen=True)
 class _Offer:
-    """What a token is good for, and until when."""
+    """What a token is good for, and since when."""
 
     token: bytes
     session: Session
     hold: Hold
-    until_s: float
+    made_s: float
+
+    def until_s(self, timeout_s: float) -> float:
+        """Return until when it is good: rebuild ticks come first, and may take as long as they take."""
+        return max(self.made_s, self.session.rebuilt_s) + timeout_s
 
 
 @dataclass
@@ -64,7 +68,7 @@ class Attachments:
         engine, link: that serve them.
         address: path of the socket, for Welcome.
         slots: of each ring.
-        timeout_s: how long a token is good.
+        timeout_s: how long a token is good after Welcome, or after the last rebuild ticks.
         lock: whether segments are locked in memory, where the limit allows.
     """
 
@@ -84,7 +88,7 @@ class Attachments:
         """Return what goes into the Welcome of a stream that asked for shared memory; earlier offers end."""
         self._forget(session)
         token = secrets.token_bytes(layout.TOKEN_BYTES)
-        self._offers.append(_Offer(token, session, hold, time.monotonic() + self._timeout_s))
+        self._offers.append(_Offer(token, session, hold, time.monotonic()))
         return pb.SharedMemory(
             address=self._address, token=token, slots=self._slots, layout_version=layout.LAYOUT_VERSION
         )
@@ -100,7 +104,7 @@ class Attachments:
         session.attaching = True
         try:
             while session.released < session.rebuild_ticks and _stands(offer):
-                if time.monotonic() > offer.until_s:
+                if time.monotonic() > offer.until_s(self._timeout_s):
                     raise faults.out_of_order(
                         "ATTACH_REBUILDING",
                         field="TickBatch.purpose",
@@ -148,7 +152,7 @@ class Attachments:
 
     def _redeem(self, token: bytes) -> _Offer:
         now_s = time.monotonic()
-        self._offers = [one for one in self._offers if one.until_s > now_s]
+        self._offers = [one for one in self._offers if one.until_s(self._timeout_s) > now_s]
         found = None
         for one in self._offers:  # All of them: how long it takes says nothing about any.
             if hmac.compare_digest(one.token, token):

@@ -12,7 +12,6 @@ SIGBUS in the engine.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import fcntl
 import mmap
@@ -25,7 +24,11 @@ from penstock.v1.shared_ring import segment_bytes
 
 _MFD_NOEXEC_SEAL: Final = 0x8  # Linux 6.3; unknown to older Pythons, and EINVAL on older kernels.
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-_WORD: Final = struct.Struct("<q")
+_HEAD: Final = struct.Struct("<QIIQQQQQII")  # As the constants of penstock.v1.shared_ring lie, from MAGIC_AT on.
+_MAP_FAILED: Final = ctypes.c_void_p(-1).value
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)  # Python's own mmap keeps a descriptor for each mapping.
+_LIBC.mmap.restype = ctypes.c_void_p
 
 
 class Segment:
@@ -49,25 +52,17 @@ class Segment:
         try:
             os.ftruncate(self.descriptor, self.size_bytes)
             fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEALS)
-            self._map = mmap.mmap(self.descriptor, self.size_bytes, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+            self.address = _map(self.descriptor, self.size_bytes)
         except BaseException:
             os.close(self.descriptor)
             raise
-        view = ctypes.c_char.from_buffer(self._map)
-        self.address = ctypes.addressof(view)  # Good until free: the mapping never moves.
-        del view
-        with contextlib.suppress(OSError):  # Where huge pages of shared memory are off.
-            self._map.madvise(mmap.MADV_HUGEPAGE)
-        self.locked = (
-            lock and ctypes.CDLL(None).mlock(ctypes.c_void_p(self.address), ctypes.c_size_t(self.size_bytes)) == 0
-        )
+        whole = ctypes.c_void_p(self.address), ctypes.c_size_t(self.size_bytes)
+        _LIBC.madvise(*whole, mmap.MADV_HUGEPAGE)  # Refused where huge pages of shared memory are off: no harm.
+        self.locked = lock and _LIBC.mlock(*whole) == 0
         self._write_header(session_id)
 
     def _write_header(self, session_id: int) -> None:
-        struct.pack_into(
-            "<QIIQQQQQII",
-            self._map,
-            layout.MAGIC_AT,
+        head = _HEAD.pack(
             layout.MAGIC,
             layout.LAYOUT_VERSION,
             self.slots,
@@ -79,16 +74,33 @@ class Segment:
             layout.TICK_SLOT_BYTES,
             layout.PREDICTION_SLOT_BYTES,
         )
+        ctypes.memmove(self.address + layout.MAGIC_AT, head, len(head))
 
     @property
     def ticks_published(self) -> int:
         """How many ticks the strategy says that it has published: any number, not to be relied on."""
-        return int(_WORD.unpack_from(self._map, layout.TICK_PUBLISHED_AT)[0])
+        return ctypes.c_int64.from_address(self.address + layout.TICK_PUBLISHED_AT).value
+
+    def close_descriptor(self) -> None:
+        """Close the daemon's descriptor of it, which nobody needs once the strategy has its own."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
     def free(self) -> None:
-        """Unmap it and close its descriptor, once the engine has let go of it."""
-        self._map.close()
-        os.close(self.descriptor)
+        """Unmap it, once the engine has let go of it."""
+        self.close_descriptor()
+        _LIBC.munmap(ctypes.c_void_p(self.address), ctypes.c_size_t(self.size_bytes))
+
+
+def _map(descriptor: int, size_bytes: int) -> int:
+    """Map all of *descriptor* and return where, every page in place."""
+    rights, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | mmap.MAP_POPULATE
+    address = _LIBC.mmap(None, ctypes.c_size_t(size_bytes), rights, flags, descriptor, ctypes.c_long(0))
+    if address is None or address == _MAP_FAILED:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return int(address)
 
 
 def _memfd(name: str) -> int:
