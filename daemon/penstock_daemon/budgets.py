@@ -37,5 +37,11 @@ def bounds_of(config: Config) -> dict[tuple[int, int], int]:
     return found
 
 
+def totals_of(config: Config) -> tuple[int, ...]:
+    """Return the bound of TOTAL of each path, in nanoseconds, in the order of the paths."""
+    bounds = bounds_of(config)
+    return tuple(bounds[path, Stage.TOTAL] for path in range(len(PATH_NAMES)))
+
+
 def _nanoseconds(duration_us: float) -> int:
     return round(duration_us * 1_000)

@@ -21,6 +21,7 @@ import structlog
 
 from penstock.v1 import prediction_pb2 as pb
 from penstock.v1.shared_ring import SegmentEnd
+from penstock_daemon import engine_memory as memory
 from penstock_daemon import faults
 from penstock_daemon.readable import read_message
 from penstock_daemon.recording import Recording
@@ -31,9 +32,7 @@ from penstock_daemon.subscribe_service import SubscribeService
 
 SERVICE: Final = "penstock.v1.PredictionService"
 _SILENT_INTERVALS: Final = 3
-_LOOK_S: Final = (
-    0.002  # How often a segment's end is looked at: the engine wakes nobody for answers that it gives itself.
-)
+_LOOK_S: Final = 0.002  # How often a segment's end is looked at: the engine wakes nobody for answers it gives itself.
 
 _log = structlog.get_logger("penstock.sessions")
 
@@ -51,7 +50,7 @@ class PredictionService:
 
     Args:
         table: of sessions.
-        budget_ns: for Welcome.
+        budgets_ns: bounds of TOTAL by path, for Welcome and Subscribed.
         daemon_version: for Welcome.
         daemon_id: for Welcome; drawn anew at each start.
         hello_timeout_s: how long a stream may take to say Hello.
@@ -64,7 +63,7 @@ class PredictionService:
         table: SessionTable,
         *,
         in_flight_max: int,
-        budget_ns: int,
+        budgets_ns: tuple[int, ...],
         daemon_version: str,
         daemon_id: bytes,
         hello_timeout_s: float,
@@ -73,7 +72,7 @@ class PredictionService:
     ) -> None:
         self._table = table
         self._in_flight_max = in_flight_max
-        self._budget_ns = budget_ns
+        self._budgets_ns = budgets_ns
         self._daemon_version = daemon_version
         self._daemon_id = daemon_id
         self._hello_timeout_s = hello_timeout_s
@@ -86,7 +85,7 @@ class PredictionService:
         self.draining = False
         table.on_closed = self._on_closed
         self.subscribe = SubscribeService(
-            budget_ns=budget_ns,
+            budget_ns=budgets_ns[memory.PATH_FEED],
             heartbeat_interval_ns=table.limits.heartbeat_interval_ns,
             not_now=lambda: None if self.ready and not self.draining else self._not_now(),
             count_refusal=table.count_refusal,
@@ -284,7 +283,7 @@ class PredictionService:
             instruments=session.instruments,
             model=session.model.summary,
             horizons=session.model.horizons,
-            budget_ns=self._budget_ns,
+            budget_ns=self._budgets_ns[memory.PATH_SHARED_MEMORY if session.shared else memory.PATH_GRPC],
             in_flight_max=self._in_flight_max,
             rebuild_ticks=session.model.model.rebuild_ticks,
             state_origin=origin,

@@ -29,6 +29,7 @@ from penstock_daemon import admin_services, derived, placement
 from penstock_daemon.addresses import TcpAddress, UnixAddress, parse_address
 from penstock_daemon.admin_services import HealthService, ModelService
 from penstock_daemon.budget_watch import BudgetWatch
+from penstock_daemon.budgets import totals_of
 from penstock_daemon.clocks.care import ClockCare
 from penstock_daemon.config import Config
 from penstock_daemon.derived import StartError
@@ -145,7 +146,7 @@ class Daemon:
         self.predictions = PredictionService(
             self.sessions,
             in_flight_max=config.sessions.in_flight_max,
-            budget_ns=config.budget.total_us * 1_000,
+            budgets_ns=totals_of(config),
             daemon_version=self.version,
             daemon_id=self.daemon_id,
             hello_timeout_s=config.sessions.hello_timeout_s,

@@ -43,6 +43,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, repository_root: Path) -> I
         f"budget.breaker_close_s={CLOSE_S}",
         "budget.old_ticks=update",
         "budget.warn_every_s=3600",
+        "budget_shared_memory.total_us=4500.5",
     )
     environment = {"PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(repository_root / "tests")])}
     with running_daemon(folder, *small(folder, *sets), module="support.stalling", environment=environment) as daemon:
@@ -96,7 +97,7 @@ def test_stall_is_flagged_counted_told_and_over_again(
         service = health_pb2.HealthCheckRequest(service="penstock.v1.PredictionService")
         watch = health_pb2_grpc.HealthStub(channel).Watch(service, timeout=3 * PATIENCE_S)
         assert next(watch).status == SERVING
-        stream.hello()
+        assert stream.hello().budget_ns == 5_000_000
         before, stages_before = scrape(daemon), stage_counts(daemon)
 
         answers = through_a_stall(daemon, stream, quotes(BURST))
@@ -143,6 +144,7 @@ def test_ticks_that_grew_old_while_the_whole_daemon_was_stopped_are_told_as_that
     before = scrape(daemon)
     found: list[NDArray[np.void]] = []
     with connect(daemon.address, instruments=[Instrument(1, "SYMBOL1")], shared_memory=True) as session:
+        assert session.welcome.budget_ns == 4_500_500, "each path has its own"
         os.kill(daemon.pid, signal.SIGSTOP)
         assert os.WIFSTOPPED(os.waitpid(daemon.pid, os.WUNTRACED)[1])
         session.send(quotes(BURST))  # Into memory: nobody has to be there.
