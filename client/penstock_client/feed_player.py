@@ -187,9 +187,10 @@ class _Player:
             self._run.recovery.close()
 
     def interrupt(self, number: signal.Signals) -> None:
-        """End the session; the second time, leave at once."""
-        if self._run.interrupted_by is not None:
+        """End the session; where it has ended, leave at once."""
+        if self._done.done():
             self._leave.set()
+            return
         self._run.interrupted_by = number
         self._finish()
 

@@ -197,3 +197,15 @@ def test_ctrl_c_ends_the_session_and_says_how_far_it_came(tmp_path):
     found = json.loads(output)
     assert found["interrupted"]
     assert 1 <= found["messages"] == end.sequence - 1 < len(ticks)
+
+
+def test_a_signal_after_the_last_message_leaves_at_once_and_is_no_interruption(day, ticks):
+    with FeedListener() as line:
+        command = [sys.executable, "-m", "penstock_client.cli", "feed", str(day), "--group", line.group]
+        command += ["--speed", "max", "--linger", "600", "--json"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        line.until_end()
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert (json.loads(output)["messages"], json.loads(output)["interrupted"]) == (len(ticks), False)

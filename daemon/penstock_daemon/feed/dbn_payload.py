@@ -72,8 +72,7 @@ def apply_dbn(books: Any, data: Any, at: int, length: int, midnight_ns: int, out
         at: where it begins.
         length: its bytes.
         midnight_ns: nothing to a record, whose times are whole.
-        out: TICK_DTYPE, 1-D; record 0 is overwritten with the record as it is, but for ``ts_recv``, which is the
-            caller's.
+        out: TICK_DTYPE, 1-D; record 0 is overwritten with the record as it is.
 
     Returns:
         The index of its instrument; NO_TICK for one that is not wanted; WRONG_LENGTH, after which all books are in
@@ -105,6 +104,7 @@ def apply_dbn(books: Any, data: Any, at: int, length: int, midnight_ns: int, out
     tick.side = data[at + 29]
     tick.flags = data[at + _FLAGS_AT]
     tick.depth = data[at + 31]
+    tick.ts_recv = _u64(data, at + 32)
     tick.ts_in_delta = _i32(data, at + 40)
     tick.sequence = _u32(data, at + 44)
     tick.bid_px = _u64(data, at + 48)

@@ -66,7 +66,10 @@ def publish_tick(f: Any, ring: Any, index: int, wire_ns: int, clock: int, first_
     slot.side = tick.side
     slot.flags = tick.flags
     slot.depth = tick.depth
-    slot.ts_recv = wire_ns if wire_ns != 0 else received_ns + words[feed.UNIX_OFFSET_NS]
+    ts_recv = np.int64(tick.ts_recv)
+    if ts_recv <= 0:  # ITCH has none; a record's may be undefined.
+        ts_recv = wire_ns if wire_ns != 0 else received_ns + words[feed.UNIX_OFFSET_NS]
+    slot.ts_recv = ts_recv
     slot.ts_in_delta = tick.ts_in_delta
     slot.sequence = tick.sequence
     slot.bid_px = tick.bid_px
