@@ -60,7 +60,9 @@ SKIPPED: Final = 20 * WORDS_PER_LINE  # Owner: of those, how many only updated a
 OPEN_SOURCES: Final = 21 * WORDS_PER_LINE  # Engine: how many of open_sources are in use.
 SEGMENTS: Final = 22 * WORDS_PER_LINE  # Engine: segments that it serves.
 SEGMENTS_BEAT_NS: Final = 23 * WORDS_PER_LINE  # Engine: when it last told them that it lives, monotonic.
-SHARED_WORDS: Final = 24 * WORDS_PER_LINE
+BEHIND_VENUE: Final = 24 * WORDS_PER_LINE  # Owner: ticks that their recorder stamped before their venue did.
+BEHIND_VENUE_NS: Final = 25 * WORDS_PER_LINE  # Owner: by how much at most.
+SHARED_WORDS: Final = 26 * WORDS_PER_LINE
 
 # --- Cursors of a source --------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from penstock.v1 import histogram
-from penstock.v1.records import PredictionFlag, Stage
+from penstock.v1.records import UNDEFINED_TIME, PredictionFlag, Stage
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.engine_wake import wake_loop
 from penstock_daemon.native import clock_ns, cycles, load_acquire, scaled_cycles, store_release
@@ -57,6 +57,8 @@ _STALE = int(PredictionFlag.STALE)
 _EGRESS, _TOTAL = int(Stage.EGRESS), int(Stage.TOTAL)
 _UPDATE = int(memory.OldTick.UPDATE)
 _DURATION_MAX = 2**32 - 1
+_UNDEFINED_TIME = np.uint64(UNDEFINED_TIME)
+_INT64_MAX = np.uint64(2**63 - 1)
 
 
 # --- Whether, and by what clock ----------------------------------------------------------------------------------------
@@ -241,6 +243,20 @@ def is_old(m: Any, bulk: int, tick: Any, taken_ns: int) -> bool:
 def skips_old(m: Any) -> bool:
     """Return whether old ticks only update their states."""
     return m.settings[memory.OLD_TICK_POLICY] == _UPDATE
+
+
+@_inline
+def is_behind(tick: Any) -> bool:
+    """Return whether a tick's recorder stamped it before its venue did, ts_recv < ts_event: their clocks disagree."""
+    return tick.ts_recv < tick.ts_event and tick.ts_event != _UNDEFINED_TIME and tick.rebuild == 0
+
+
+@_part
+def count_behind(m: Any, tick: Any) -> None:
+    """Count a tick that is_behind, which is no fault of it. m: Buffers; two words are overwritten."""
+    behind_ns = np.int64(min(tick.ts_event - tick.ts_recv, _INT64_MAX))
+    store_release(m.words, memory.BEHIND_VENUE, m.words[memory.BEHIND_VENUE] + 1)
+    store_release(m.words, memory.BEHIND_VENUE_NS, max(behind_ns, m.words[memory.BEHIND_VENUE_NS]))
 
 
 @_part

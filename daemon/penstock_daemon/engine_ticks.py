@@ -19,7 +19,9 @@ from penstock_daemon import engine_memory as memory
 from penstock_daemon.engine_online import predict_online
 from penstock_daemon.engine_stages import (
     age_flags,
+    count_behind,
     count_old,
+    is_behind,
     is_old,
     measured,
     read_clock,
@@ -105,6 +107,9 @@ def take_in(m: Any, header: Any, source: int, slot: int, state: int) -> int:
     for word in range(memory.TICK_WORDS):
         m.journal_words[state, kept, word] = m.tick_words[source, slot, word]
     m.seen[state] = seen + 1
+    tick = m.tick_slots[source, slot]
+    if measured(m) and is_behind(tick):
+        count_behind(m, tick)
     return _WARMING if seen < header[_REBUILD_TICKS] else 0
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
+from penstock.v1.records import UNDEFINED_TIME, PredictionFlag
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.clocks.care import ClockCare
 from penstock_daemon.clocks.kernel_time import KernelTime
@@ -19,9 +23,12 @@ from penstock_daemon.clocks.watch import ClockWatch
 from penstock_daemon.config_clock import ClockConfig
 from penstock_daemon.derived import StartError
 from penstock_daemon.engine import Engine, EngineSettings
+from penstock_daemon.engine_memory import Command
 from penstock_daemon.log_limit import PERIOD_S, LogLimit
 from support.clocks import DISCIPLINED, LEFT_ALONE, SimulatedClock, SimulatedCounter, SimulatedHost
-from support.engines import SIZES
+from support.device_engines import device_engine
+from support.engines import SIZES, open_source, predict, running_engine
+from support.tick_stream import tick_stream
 
 SOUND = "processor : 0\nflags : tsc constant_tsc nonstop_tsc\n"
 
@@ -292,3 +299,49 @@ def test_clock_that_nobody_disciplined_from_the_start_is_not_lost():
         wall.watch.look_at_kernel()
         wall.watch.look_at_kernel()
     assert (logs, wall.watch.sync_losses) == ([], 0)
+
+
+# --- Recorders and venues ---------------------------------------------------------------------------------------
+
+
+def late_recorder(ticks: NDArray[np.void], behind_ns: int) -> NDArray[np.void]:
+    """Return *ticks* as a recorder stamps them whose clock is behind the venue's, ahead of it where that is negative."""
+    changed = ticks.copy()
+    changed["ts_event"] = changed["ts_recv"] + np.int64(behind_ns).astype(np.uint64)
+    return changed
+
+
+@pytest.mark.parametrize("running", [running_engine, device_engine], ids=["cpu", "device"])
+def test_recorder_behind_its_venue_is_counted_and_changes_no_forecast(running: Callable[..., Any], tmp_path: Path):
+    ticks = tick_stream(5, 12)
+    even = late_recorder(ticks, 0)
+    undefined = late_recorder(ticks, 0)
+    undefined["ts_event"] = UNDEFINED_TIME
+    late = late_recorder(ticks, 1_300_000_000)
+    late["ts_event"][3] = late["ts_recv"][3] + 1_400_000_000
+    with running() as made:
+        engine = made[0] if isinstance(made, tuple) else made
+        care = Rig(tmp_path, engine, ClockConfig(stamps="monotonic")).start()
+        expected = predict(engine, open_source(engine, 1), even)
+        predict(engine, open_source(engine, 2, states=(2,)), late_recorder(ticks, -5))
+        predict(engine, open_source(engine, 3, states=(3,)), undefined)
+        assert care.snapshot().behind_venue == 0
+        source = open_source(engine, 4, states=(4,))
+        predict(engine, source, late, rebuild=True)
+        assert care.snapshot().behind_venue == 0, "ticks that are sent again were counted before"
+        engine.wait_applied(engine.command(Command.RESET_STATE, 4))
+        found = predict(engine, source, late, first=len(late))
+        snapshot = care.snapshot()
+    assert (snapshot.behind_venue, snapshot.behind_venue_max_ns) == (12, 1_400_000_000)
+    assert (found["forecasts"] == expected["forecasts"]).all()
+    aged = int(PredictionFlag.LATE | PredictionFlag.STALE)  # By this machine, for all that is known.
+    assert (found["flags"] | aged == expected["flags"] | aged).all()
+
+
+def test_venue_time_centuries_ahead_is_counted_as_the_most_that_there_is():
+    with running_engine() as engine:
+        ticks = tick_stream(5, 1)
+        ticks["ts_event"] = UNDEFINED_TIME - 1
+        predict(engine, open_source(engine), ticks)
+        assert engine.buffers.words[memory.BEHIND_VENUE] == 1
+        assert engine.buffers.words[memory.BEHIND_VENUE_NS] == 2**63 - 1

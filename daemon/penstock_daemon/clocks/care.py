@@ -20,6 +20,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from penstock_daemon import engine_memory as memory
 from penstock_daemon.clocks import ptp
 from penstock_daemon.clocks.cycles import Anchor, read_anchor
 from penstock_daemon.clocks.gpu import DRIFT_PPB as GPU_DRIFT_PPB
@@ -244,7 +245,12 @@ class ClockCare:
             offsets=tuple(self._offsets()),
             ptp=self._ptp.path if self._ptp else "",
             ptp_failures=self._ptp_failures,
+            behind_venue=self._engine_word(memory.BEHIND_VENUE),
+            behind_venue_max_ns=self._engine_word(memory.BEHIND_VENUE_NS),
         )
+
+    def _engine_word(self, index: int) -> int:
+        return int(self._engine.buffers.words[index]) if self._engine is not None else 0
 
     def _offsets(self) -> list[Offset]:
         """Return every offset that is known, as of now."""

@@ -30,6 +30,7 @@ class ClocksSnapshot:
         offsets: between clocks, with their errors as of now.
         ptp: the card's clock that is compared; "" for none.
         ptp_failures: comparisons that the card refused.
+        behind_venue, behind_venue_max_ns: ticks that their recorder stamped before their venue did, and by how much at most.
     """
 
     stamps: str = "monotonic"
@@ -48,6 +49,8 @@ class ClocksSnapshot:
     offsets: tuple[Offset, ...] = ()
     ptp: str = ""
     ptp_failures: int = 0
+    behind_venue: int = 0
+    behind_venue_max_ns: int = 0
 
 
 def clock_families(one: ClocksSnapshot) -> Iterator[Metric]:
@@ -60,6 +63,11 @@ def clock_families(one: ClocksSnapshot) -> Iterator[Metric]:
     for name, text, value in (
         ("penstock_clock_steps", "Steps of the wall clock.", one.steps),
         ("penstock_clock_sync_losses", "How often nobody disciplined the wall clock any more.", one.sync_losses),
+        (
+            "penstock_clock_behind_venue_ticks",
+            "Ticks that their recorder stamped before their venue.",
+            one.behind_venue,
+        ),
         ("penstock_clock_tsc_failures", "Times the cycle counter was given up while serving.", one.tsc_failures),
     ):
         yield CounterMetricFamily(name, text, value=value)
@@ -69,6 +77,9 @@ def clock_families(one: ClocksSnapshot) -> Iterator[Metric]:
         )
     yield GaugeMetricFamily(
         "penstock_clock_last_step_seconds", "By how much the wall clock stepped last.", value=one.last_step_ns / 1e9
+    )
+    yield GaugeMetricFamily(
+        "penstock_clock_behind_venue_max_seconds", "By how much at most.", value=one.behind_venue_max_ns / 1e9
     )
     if one.synchronised is not None:
         yield GaugeMetricFamily(
