@@ -66,7 +66,7 @@ def publish_tick(f: Any, ring: Any, index: int, wire_ns: int, clock: int, first_
     slot.side = tick.side
     slot.flags = tick.flags
     slot.depth = tick.depth
-    ts_recv = np.int64(tick.ts_recv)
+    ts_recv: Any = np.int64(tick.ts_recv)
     if ts_recv <= 0:  # ITCH has none; a record's may be undefined.
         ts_recv = wire_ns if wire_ns != 0 else received_ns + words[feed.UNIX_OFFSET_NS]
     slot.ts_recv = ts_recv
