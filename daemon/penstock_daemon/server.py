@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib.metadata
-import logging
 import os
 import secrets
 import time
@@ -42,6 +41,7 @@ from penstock_daemon.housekeeper import Housekeeper
 from penstock_daemon.keeper import Keeper
 from penstock_daemon.latency_service import LatencyService
 from penstock_daemon.loop_link import LoopLink
+from penstock_daemon.lost_clients import leave_out_lost_clients
 from penstock_daemon.metrics import MetricsSnapshot
 from penstock_daemon.metrics_server import MetricsServer
 from penstock_daemon.model_table import ModelTable
@@ -63,18 +63,6 @@ SERVICES: Final = (SERVICE, "penstock.v1.ModelService", "penstock.v1.LatencyServ
 _STOP_RECORDER_S: Final = 5.0
 
 _log = structlog.get_logger("penstock.daemon")
-
-
-class _LostClients(logging.Filter):
-    """Drops what gRPC logs, with a traceback, when a client is gone before its status could be sent.
-
-    That is a lost connection, of which the session's own line tells.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether *record* is about anything else."""
-        kind = record.exc_info[0] if record.exc_info else None
-        return kind is None or kind.__name__ != "ExecuteBatchError"
 
 
 class Daemon:
@@ -232,7 +220,7 @@ class Daemon:
         latency_pb2_grpc.add_LatencyServiceServicer_to_server(
             LatencyService(self.engine.buffers, self._budget.breaker_open), server
         )
-        logging.getLogger("grpc._cython.cygrpc").addFilter(_LostClients())
+        leave_out_lost_clients()
         await admin_services.set_health(self._health, SERVICES, serving=False)
         admin_services.add_health(server, self._health)
         admin_services.add_reflection(server, SERVICES)

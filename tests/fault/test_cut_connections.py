@@ -11,7 +11,7 @@ from pathlib import Path
 from grpc._cython import cygrpc
 
 from penstock.v1 import prediction_pb2 as pb
-from penstock_daemon.server import _LostClients
+from penstock_daemon.lost_clients import LostClients
 from support.cutting_proxy import cutting_proxy
 from support.daemon import running_daemon, small
 from support.raw_stream import RawStream, StreamEndError, hash_of, hello, run_through, undisturbed
@@ -79,8 +79,8 @@ def test_log_is_spared_tracebacks_of_lost_clients_and_no_others() -> None:
 
     def kept(error: Exception) -> bool:
         record = logging.LogRecord("grpc", logging.ERROR, "", 0, "raised", (), (type(error), error, None))
-        return _LostClients().filter(record)
+        return LostClients().filter(record)
 
     assert not kept(cygrpc.ExecuteBatchError("Failed execute_batch"))
     assert kept(ValueError("a mistake of ours"))
-    assert _LostClients().filter(logging.LogRecord("grpc", logging.ERROR, "", 0, "said", (), None))
+    assert LostClients().filter(logging.LogRecord("grpc", logging.ERROR, "", 0, "said", (), None))
