@@ -106,6 +106,10 @@ class MetricsSnapshot:
     sessions_opened: int = 0
     sessions_resumed: int = 0
     sessions_max: int = 0
+    segments: int = 0  # Attached through shared memory.
+    segments_max: int = 0
+    segments_attached: int = 0
+    segments_lost: Mapping[str, int] = field(default_factory=dict)  # By why.
     states: int = 0  # In use.
     states_max: int = 0
     rings: Sequence[RingOccupancy] = ()
@@ -199,6 +203,10 @@ def _sessions(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     yield _gauge("penstock_sessions_max", "The bound of sessions.", snapshot.sessions_max)
     yield _counter("penstock_sessions_opened", "Sessions opened.", None, {"": snapshot.sessions_opened})
     yield _counter("penstock_sessions_resumed", "Sessions resumed.", None, {"": snapshot.sessions_resumed})
+    yield _gauge("penstock_segments", "Strategies attached through shared memory.", snapshot.segments)
+    yield _gauge("penstock_segments_max", "The bound of those.", snapshot.segments_max)
+    yield _counter("penstock_segments_attached", "Segments attached.", None, {"": snapshot.segments_attached})
+    yield _counter("penstock_segments_lost", "Segments that ended by their strategy.", "reason", snapshot.segments_lost)
     yield _gauge("penstock_states", "Reservoir states in use.", snapshot.states)
     yield _gauge("penstock_states_max", "The bound of states.", snapshot.states_max)
 

@@ -139,9 +139,7 @@ class Daemon:
             daemon_id=self.daemon_id,
             hello_timeout_s=config.sessions.hello_timeout_s,
             record=self._record,
-            attachments=self._shared.make(self.engine, self._link, self.sessions.count_refusal)
-            if self._shared
-            else None,
+            attachments=self._shared.make(self.engine, self._link, self.sessions) if self._shared else None,
         )
         await self._listen(address)
         listening_s = time.monotonic()

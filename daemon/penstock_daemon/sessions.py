@@ -51,6 +51,10 @@ class Counts:
     ticks: dict[str, int] = field(default_factory=lambda: {"realtime": 0, "bulk": 0})  # Accepted, by pace.
     tick_errors: dict[str, int] = field(default_factory=dict)  # Ticks answered by an error, by reason.
     rebuilt_ticks: int = 0
+    segments_attached: int = 0
+    segments_lost: dict[str, int] = field(
+        default_factory=dict
+    )  # Ended by the strategy: HUNG_UP, or the name of a SegmentEnd.
 
 
 class Hold:

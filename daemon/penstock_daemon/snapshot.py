@@ -76,6 +76,10 @@ class SnapshotTaker:
             sessions_opened=sessions.opened,
             sessions_resumed=sessions.resumed,
             sessions_max=sessions.limits.sessions_max,
+            segments=sum(session.attachment is not None for session in open_sessions),
+            segments_max=sessions.limits.segments_max,
+            segments_attached=sessions.counts.segments_attached,
+            segments_lost=dict(sessions.counts.segments_lost),
             states=sessions.states_in_use,
             states_max=engine.sizes.states - 1,
             rings=[

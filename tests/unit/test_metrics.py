@@ -58,6 +58,8 @@ FULL = MetricsSnapshot(
     tick_errors={"UNKNOWN_INSTRUMENT": 3},
     sessions=2,
     sessions_max=16,
+    segments=2,
+    segments_lost={"CURSOR": 1},
     states=3,
     states_max=64,
     rings=[RingOccupancy("ticks", "0", 5, 8192), RingOccupancy("predictions", "0", 0, 8192)],
@@ -132,6 +134,8 @@ def test_scrape_shows_every_number_of_the_snapshot():
     assert found["penstock_refusals_total"] == {("SEQUENCE_GAP",): 2, ('odd"\n',): 1}
     assert found["penstock_tick_errors_total"] == {("UNKNOWN_INSTRUMENT",): 3}
     assert found["penstock_sessions"] == {(): 2}
+    assert found["penstock_segments"] == {(): 2}
+    assert found["penstock_segments_lost_total"] == {("CURSOR",): 1}
     assert found["penstock_states"] == {(): 3}
     assert found["penstock_ring_used"] == {("ticks", "0"): 5, ("predictions", "0"): 0}
     assert found["penstock_ring_slots"] == {("ticks", "0"): 8192, ("predictions", "0"): 8192}

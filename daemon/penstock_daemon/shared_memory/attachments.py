@@ -14,7 +14,7 @@ import hmac
 import secrets
 import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -26,7 +26,7 @@ from penstock.v1.shared_ring import SegmentEnd
 from penstock_daemon import faults
 from penstock_daemon.engine import Engine
 from penstock_daemon.loop_link import LoopLink
-from penstock_daemon.sessions import Hold, Session
+from penstock_daemon.sessions import Counts, Hold, Session
 from penstock_daemon.shared_memory.attachment import Attachment
 from penstock_daemon.shared_memory.segment import Segment
 
@@ -53,14 +53,6 @@ class _Offer:
         return max(self.made_s, self.session.rebuilt_s) + timeout_s
 
 
-@dataclass
-class AttachmentCounts:
-    """What became of attachments, in all; only grows."""
-
-    attached: int = 0
-    ended: dict[str, int] = field(default_factory=dict)  # By why: a SegmentEnd, or LOST.
-
-
 class Attachments:
     """The segments of a daemon.
 
@@ -70,10 +62,11 @@ class Attachments:
         slots: of each ring.
         timeout_s: how long a token is good after Welcome, or after the last rebuild ticks.
         lock: whether segments are locked in memory, where the limit allows.
+        counts: of the daemon's sessions.
     """
 
     def __init__(
-        self, engine: Engine, link: LoopLink, *, address: str, slots: int, timeout_s: float, lock: bool
+        self, engine: Engine, link: LoopLink, *, address: str, slots: int, timeout_s: float, lock: bool, counts: Counts
     ) -> None:
         self._engine = engine
         self._link = link
@@ -82,7 +75,7 @@ class Attachments:
         self._timeout_s = timeout_s
         self._lock = lock
         self._offers: list[_Offer] = []
-        self.counts = AttachmentCounts()
+        self._counts = counts
 
     def offer(self, session: Session, hold: Hold) -> pb.SharedMemory:
         """Return what goes into the Welcome of a stream that asked for shared memory; earlier offers end."""
@@ -144,7 +137,7 @@ class Attachments:
             lambda: self._on_gone(session, hold, attachment),
         )
         self._link.ignore(session.source)
-        self.counts.attached += 1
+        self._counts.segments_attached += 1
         session.attachment = attachment
         await attachment.begin(session.ids, session.id_states, repeated=session.repeated)
         _log.info("segment_attached", session=session.session_id, bytes=segment.size_bytes, locked=segment.locked)
@@ -173,8 +166,8 @@ class Attachments:
     def _on_gone(self, session: Session, hold: Hold, attachment: Attachment) -> None:
         """The socket hung up: the strategy is gone, or the engine found in its segment what can't be."""
         why = attachment.fault
-        name = "LOST" if why is SegmentEnd.SERVED else why.name
-        self.counts.ended[name] = self.counts.ended.get(name, 0) + 1
+        name = "HUNG_UP" if why is SegmentEnd.SERVED else why.name
+        self._counts.segments_lost[name] = self._counts.segments_lost.get(name, 0) + 1
         fault = _lost() if why is SegmentEnd.SERVED else _fault(why, *attachment.fault_at)
         _log.info("segment_ended", session=session.session_id, why=name.lower(), detail=str(fault))
         hold.lose(fault)

@@ -5,7 +5,6 @@ guard -> make (the engine is there) -> listen (the gRPC server is) ... close -> 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Self
 
 from penstock_daemon.addresses import UnixAddress
@@ -13,6 +12,7 @@ from penstock_daemon.config import Config
 from penstock_daemon.derived import attach_address
 from penstock_daemon.engine import Engine
 from penstock_daemon.loop_link import LoopLink
+from penstock_daemon.session_table import SessionTable
 from penstock_daemon.shared_memory.attach_server import AttachServer, group_id
 from penstock_daemon.shared_memory.attachments import Attachments
 from penstock_daemon.socket_guard import AddressGuard, guard_address
@@ -43,8 +43,8 @@ class SharedMemory:
         group = group_id(config.shared_memory.group)
         return cls(config, address, group, guard_address(address, key="shared_memory.address"))
 
-    def make(self, engine: Engine, link: LoopLink, count_refusal: Callable[[str], None]) -> Attachments:
-        """Return what hands segments out; the reason of each refusal goes to *count_refusal*."""
+    def make(self, engine: Engine, link: LoopLink, sessions: SessionTable) -> Attachments:
+        """Return what hands segments out to *sessions*."""
         shared = self._config.shared_memory
         self.attachments = Attachments(
             engine,
@@ -53,9 +53,10 @@ class SharedMemory:
             slots=shared.slots,
             timeout_s=shared.attach_timeout_s,
             lock=self._config.memory.lock != "off",
+            counts=sessions.counts,
         )
         self.server = AttachServer(
-            self.attachments, timeout_s=shared.attach_timeout_s, group=self.group, count_refusal=count_refusal
+            self.attachments, timeout_s=shared.attach_timeout_s, group=self.group, count_refusal=sessions.count_refusal
         )
         return self.attachments
 
