@@ -19,7 +19,7 @@ from penstock_tuning.bench.processes import DaemonOptions, daemon
 
 
 @pytest.mark.parametrize(
-    "name", ["", "grpc", "load", "throughput", "memory", "startup", "kernels", "reference", "gpu", "all"]
+    "name", ["", "grpc", "load", "throughput", "memory", "startup", "kernels", "stamps", "reference", "gpu", "all"]
 )
 def test_help_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*([name] if name else []), "--help"]) == 0
@@ -37,6 +37,7 @@ def test_help_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> N
         (["load", "--ticks", "nothing.dbn"], "--ticks names no file: ticks='nothing.dbn'"),
         (["throughput", "--count", "0"], "--count must be from 1 to 5,000,000: count=0"),
         (["kernels", "--rounds", "0"], "--rounds must be from 1 to 1,000: rounds=0"),
+        (["stamps", "--rounds", "0"], "--rounds must be from 1 to 1,000: rounds=0"),
         (["reference", "--seeds", "0"], "--seeds must be from 1 to 100: seeds=0"),
         (["memory", "--raw", "x.csv"], "--raw must end in .npy: raw='x.csv'"),
         (["startup", "--model", "none.safetensors"], "--model names no file: model='none.safetensors'"),

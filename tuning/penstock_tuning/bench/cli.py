@@ -103,6 +103,11 @@ def _parser() -> argparse.ArgumentParser:
         "--rounds", type=int, default=51, metavar="N", help="all sides take turns; median of N (default 51)"
     )
     one.add_argument("--quick", action="store_true", help="small networks: to see that it works, not to publish")
+    one = _benchmark(names, "stamps", "what timing a tick costs: a stamp, a record, and all of it in the engine's step")
+    one.add_argument(
+        "--rounds", type=int, default=301, metavar="N", help="all sides take turns; median of N (default 301)"
+    )
+    one.add_argument("--quick", action="store_true", help="short turns: to see that it works, not to publish")
     one = _benchmark(names, "reference", "the field's reference tasks, beside ReservoirPy and what was published")
     one.add_argument("--seeds", type=int, default=10, metavar="N", help="of each task and network (default 10)")
     one.add_argument("--quick", action="store_true", help="small networks: to see that it works, not to publish")

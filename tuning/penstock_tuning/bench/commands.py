@@ -24,6 +24,7 @@ NAMES = (
     "memory",
     "startup",
     "kernels",
+    "stamps",
 )  # As `all` runs them: the one that wants quiet first.
 
 
@@ -83,7 +84,7 @@ def _planned(options: Namespace) -> dict[str, Callable[[Bench], Outcome]]:
 
         wanted = gpu.GpuSettings(options.index, options.quick, options.seconds)
         return {"gpu": lambda bench: gpu.measure(wanted, bench)}
-    from penstock_tuning.bench import kernel_times, load, memory, reference, round_trips, startup, throughput
+    from penstock_tuning.bench import kernel_times, load, memory, reference, round_trips, stamps, startup, throughput
 
     share = 0.1 if given.get("quick") else 1.0
 
@@ -98,6 +99,7 @@ def _planned(options: Namespace) -> dict[str, Callable[[Bench], Outcome]]:
     starts = startup.StartupSettings(given.get("repeat", 3))
     tasks = reference.ReferenceSettings(given.get("seeds", 10), bool(given.get("quick")))
     ticks = kernel_times.KernelSettings(given.get("rounds", 51), bool(given.get("quick")))
+    stamped = stamps.StampSettings(given.get("rounds", 301), bool(given.get("quick")))
     measures: dict[str, Callable[[Bench], Outcome]] = {
         "load": lambda bench: load.measure(open_loop, bench),
         "grpc": lambda bench: round_trips.measure(grpc, bench),
@@ -106,6 +108,7 @@ def _planned(options: Namespace) -> dict[str, Callable[[Bench], Outcome]]:
         "startup": lambda bench: startup.measure(starts, bench),
         "reference": lambda bench: reference.measure(tasks, bench),
         "kernels": lambda bench: kernel_times.measure(ticks, bench),
+        "stamps": lambda bench: stamps.measure(stamped, bench),
     }
     return {name: measures[name] for name in (NAMES if options.name == "all" else (options.name,))}
 

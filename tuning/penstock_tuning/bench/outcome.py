@@ -55,6 +55,7 @@ AIMS: Final[dict[str, tuple[Aim, ...]]] = {
         Aim("ratio_1024_reservoirpy_degree10", 12.0, at_least=True),
         Aim("ratio_1024_reservoirpy_default", 30.0, at_least=True),
     ),
+    "stamps": (Aim("overhead_share", 0.03),),
     "gpu": (
         Aim("graph_over_echo", 1.5),
         Aim("graph_1_1024_p99_us", 25.0),
