@@ -18,6 +18,8 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from penstock.v1 import model_pb2, model_pb2_grpc
 from penstock_daemon import faults
+from penstock_daemon.feed.care import FeedCare
+from penstock_daemon.loop_link import LoopLink
 from penstock_daemon.model_table import ModelTable
 from penstock_daemon.session_table import SessionTable
 from penstock_kernels.model import ModelError
@@ -43,7 +45,9 @@ async def _answering(context: Any, work: Awaitable[_Response], count: Callable[[
 class ModelService(model_pb2_grpc.ModelServiceServicer):
     """Lists, describes, loads and activates models."""
 
-    def __init__(self, models: ModelTable, sessions: SessionTable) -> None:
+    def __init__(self, models: ModelTable, sessions: SessionTable, feeds: FeedCare, link: LoopLink) -> None:
+        self._feeds = feeds
+        self._link = link
         self._models = models
         self._sessions = sessions
         self._changes: set[asyncio.Task[Any]] = set()
@@ -87,8 +91,12 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             async with self._changing:
                 entry = self._models.find(request.name, field_name="ActivateModelRequest.name")
                 moving = self._sessions.check_switch(entry) if request.open_sessions else []
+                if request.open_sessions:
+                    self._feeds.check_switch(entry)
                 self._models.activate(entry)  # First: what opens meanwhile is not left behind.
                 switched = await self._sessions.switch_model(moving, entry)
+                if request.open_sessions:
+                    await self._feeds.switch_model(entry, self._link)
             _log.info("model_activated", model=entry.model.name, sessions_switched=switched)
             return model_pb2.ActivateModelResponse(model=entry.summary, sessions_switched=switched)
 

@@ -1,7 +1,7 @@
 """The configuration's part about the multicast feed: its lines, what they carry, its instruments, and its patience.
 
     group = ""      no feed, and no other key of the section matters
-    instruments     "AAPL, MSFT" or "BTCUSDT=1, ETHUSDT=2": names in the order of the engine's states, each with its id
+    instruments     "AAPL, MSFT" or "BTCUSDT=1, ETHUSDT=2": names in the order of the engine's states
 
 Whether an interface exists, and whether it can stamp packets, is found out when the daemon starts.
 """
@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal
 
 from penstock_daemon.addresses import TcpAddress, parse_address
 from penstock_daemon.config_limits import Between, Cpus, PathText, PowerOfTwo
+from penstock_daemon.feed.payloads import read_symbols
 
 Payload = Literal["itch", "dbn"]
 FeedIdle = Literal["block", "spin"]
@@ -24,8 +25,6 @@ FeedStamps = Literal["auto", "hardware", "kernel", "off"]
 
 INSTRUMENTS_MAX: Final = 4096
 _NAME_CHARACTERS: Final = 64
-_STOCK_CHARACTERS: Final = 8  # Of a stock in ITCH.
-_ID_MAX: Final = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +75,20 @@ class HostPort:
 
 @dataclass(frozen=True, slots=True)
 class InstrumentList:
-    """Names, with an id each or none, parted by commas."""
+    """Instruments, parted by commas; what each must be depends on the payload."""
 
     def words(self) -> str:
         """Return the limit."""
-        return "NAME or NAME=ID, parted by commas"
+        return f"NAME, NAME=ID or NAME=ID:SCALE, parted by commas, at most {INSTRUMENTS_MAX}"
 
     def fault(self, value: object, cpus: Collection[int]) -> str | None:
-        """Refuse names and ids that are none, too long, or there twice."""
+        """Refuse too many, and none between two commas."""
         del cpus
         assert isinstance(value, str), "InstrumentList limits strings"
-        try:
-            parse_instruments(value)
-        except ValueError as fault:
-            return str(fault)
-        return None
+        parts = split_instruments(value)
+        if len(parts) > INSTRUMENTS_MAX:
+            return f"must have at most {INSTRUMENTS_MAX} instruments"
+        return None if all(parts) else "must have a name on both sides of every comma"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +174,12 @@ class FeedConfig:
     instruments: Annotated[
         str,
         InstrumentList(),
-        'What is predicted: stocks as ITCH names them, such as "AAPL, MSFT"; with dbn, "BTCUSDT=1, ETHUSDT=2", each with its '
-        "instrument_id. Without an id, an instrument has its place in the list, from 1 on.",
+        'What is predicted: stocks as ITCH names them, such as "AAPL, MSFT"; with dbn, "BTCUSDT=1, ETHUSDT=2:1000", each with '
+        "the instrument_id of its records, and after a colon how many units of its sizes make one. Without an id, a stock has "
+        "its place in the list, from 1 on.",
+    ] = ""
+    dataset: Annotated[
+        str, ShortText(), "Where the names are defined, such as XNAS.ITCH; part of what an instrument is called."
     ] = ""
     model: Annotated[
         str, PathText(), 'The model that predicts them: a file of models.folder, by its name. "" is the active one.'
@@ -247,28 +249,9 @@ def parse_group(text: str) -> tuple[ipaddress.IPv4Address, int]:
     return address, port
 
 
-def parse_instruments(text: str) -> tuple[tuple[str, int, bool], ...]:
-    """Return name, id, and whether the id was given, of each instrument of the list *text*.
-
-    Raises:
-        ValueError: a clause that begins with "must".
-    """
-    found: list[tuple[str, int, bool]] = []
-    parts = [part.strip() for part in text.split(",")] if text.strip() else []
-    if len(parts) > INSTRUMENTS_MAX:
-        raise ValueError(f"must have at most {INSTRUMENTS_MAX} instruments")
-    for place, part in enumerate(parts, start=1):
-        name, given, id_text = (piece.strip() for piece in part.partition("="))
-        if not 1 <= len(name) <= _NAME_CHARACTERS or not name.isascii() or not name.isprintable():
-            raise ValueError(f"must have a name of 1 to {_NAME_CHARACTERS} ASCII characters in place {place}")
-        if given and not (id_text.isascii() and id_text.isdigit() and len(id_text) <= 10 and int(id_text) <= _ID_MAX):
-            raise ValueError(f"must have an id of 0 to {_ID_MAX} after = in place {place}")
-        found.append((name, int(id_text) if given else place, bool(given)))
-    if len({name for name, _, _ in found}) != len(found):
-        raise ValueError("must name each instrument once")
-    if len({number for _, number, _ in found}) != len(found):
-        raise ValueError("must have each id once (without one, an instrument has its place as its id)")
-    return tuple(found)
+def split_instruments(text: str) -> list[str]:
+    """Return the parts of the list *text*, such as "A=1, B=2"; ``feed.payloads.read_symbols`` reads them."""
+    return [part.strip() for part in text.split(",")] if text.strip() else []
 
 
 def feed_faults(values: Mapping[str, Any]) -> Iterator[str]:
@@ -281,14 +264,7 @@ def feed_faults(values: Mapping[str, Any]) -> Iterator[str]:
         here, there = values["feed.interface"], values["feed.interface_b"]
         if there in ("", here):
             yield f"feed.group_b: must be another group than feed.group on the same interface, was {values['feed.group_b']!r}"
-    instruments = parse_instruments(values["feed.instruments"])
-    if not instruments:
-        yield "feed.instruments: must name at least one instrument where feed.group is set, was ''"
-    if values["feed.payload"] == "dbn":
-        bare = [name for name, _, given in instruments if not given]
-        if bare:
-            yield f'feed.instruments: must give each an id where feed.payload is "dbn", such as {bare[0]}=1, was {bare[0]!r}'
-    else:
-        long = [name for name, _, _ in instruments if len(name) > _STOCK_CHARACTERS]
-        if long:
-            yield f'feed.instruments: must have names of at most 8 characters where feed.payload is "itch", was {long[0]!r}'
+    _, faults = read_symbols(
+        values["feed.payload"], split_instruments(values["feed.instruments"]), field="feed.instruments"
+    )
+    yield from faults

@@ -10,6 +10,7 @@ from typing import Final
 from penstock_daemon.addresses import UnixAddress, parse_address
 from penstock_daemon.budgets import OLD_TICKS, bounds_of
 from penstock_daemon.config import Config
+from penstock_daemon.config_feed import split_instruments
 from penstock_daemon.engine import EngineSettings
 from penstock_daemon.engine_memory import Idle
 from penstock_daemon.engine_sizes import EngineSizes
@@ -44,10 +45,11 @@ def engine_sizes(config: Config) -> EngineSizes:
     Raises:
         StartError: online readouts can't be had as configured.
     """
+    instruments = feed_instruments(config)
     return EngineSizes(
-        sources=config.sessions.max + 1,  # One is the warm-up's.
+        sources=config.sessions.max + 1 + (1 if instruments else 0),  # One is the warm-up's, one the feed's.
         slots=config.sessions.in_flight_max,
-        states=config.sessions.states_max + 1,  # As above.
+        states=config.sessions.states_max + 1 + instruments,  # As above.
         model_slots=config.models.slots,
         units_max=config.models.units_max,
         dense_units_max=config.models.dense_units_max,
@@ -55,6 +57,11 @@ def engine_sizes(config: Config) -> EngineSizes:
         segment_instruments=config.sessions.instruments_max if attach_address(config) is not None else 0,
         online=_online_settings(config),
     )
+
+
+def feed_instruments(config: Config) -> int:
+    """Return how many instruments the feed has; 0 where there is no feed."""
+    return len(split_instruments(config.feed.instruments)) if config.feed.group else 0
 
 
 def _online_settings(config: Config) -> OnlineSettings:
@@ -99,4 +106,5 @@ def session_limits(config: Config) -> SessionLimits:
         resume_grace_ns=int(sessions.resume_grace_s * 1e9),
         heartbeat_interval_ns=int(sessions.heartbeat_interval_s * 1e9),
         segments_max=config.shared_memory.segments_max if attach_address(config) is not None else 0,
+        feed_instruments=feed_instruments(config),
     )

@@ -37,6 +37,7 @@ from penstock.v1.histogram import bucket_of, lower_edge_ns
 from penstock_daemon.budget_metrics import BudgetSnapshot, budget_families
 from penstock_daemon.clocks.metrics import ClocksSnapshot, clock_families
 from penstock_daemon.device.metrics import DeviceSnapshot, device_families
+from penstock_daemon.feed.metrics import FeedSnapshot, feed_families
 from penstock_daemon.recorder import RecorderStats
 from penstock_daemon.self_watch.metrics import SelfWatchSnapshot, self_watch_families
 from penstock_daemon.subscriptions import SubscriptionCounts
@@ -126,6 +127,7 @@ class MetricsSnapshot:
     device: DeviceSnapshot | None = None  # None: the CPU predicts.
     budget: BudgetSnapshot = field(default_factory=BudgetSnapshot)
     subscriptions: SubscriptionCounts | None = None  # None: there is no feed.
+    feed: FeedSnapshot | None = None  # None: there is no feed.
     host: Mapping[tuple[str, str], int] = field(default_factory=dict)  # Items of its checklist, by severity and status.
 
 
@@ -160,6 +162,8 @@ class SnapshotCollector(Collector):
             yield from self_watch_families(snapshot.self_watch)
         if snapshot.device is not None:
             yield from device_families(snapshot.device)
+        if snapshot.feed is not None:
+            yield from feed_families(snapshot.feed)
         yield _host(snapshot.host)
         yield from budget_families(snapshot.budget)
         if snapshot.subscriptions is not None:

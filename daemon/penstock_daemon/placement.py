@@ -13,6 +13,7 @@ from penstock_host import affinity
 
 _CPUS_FOR_OWN_ENGINE: Final = 4  # With fewer, a CPU of its own would starve the event loop.
 _ENGINE_THREAD: Final = "penstock-engine"
+_FEED_THREAD: Final = "penstock-feed"
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Placement:
     engine: frozenset[int]
     server: frozenset[int]
     reason: str
+    feed: frozenset[int] = frozenset()  # None of its own: it runs where the server does.
 
     def apply_to_server(self) -> None:
         """Place the threads that there are and all that they will start; to be called before gRPC and the engine start.
@@ -36,7 +38,11 @@ class Placement:
         """Return a sentence for each thread that is not where it was put, as the kernel says now."""
         faults = []
         for thread in affinity.threads():
-            wanted = self.engine if thread.name == _ENGINE_THREAD else self.server
+            wanted = self.server
+            if thread.name == _ENGINE_THREAD:
+                wanted = self.engine
+            elif thread.name == _FEED_THREAD and self.feed:
+                wanted = self.feed
             if wanted and not thread.cpus <= wanted:
                 faults.append(
                     f"thread {thread.name} ({thread.thread_id}) may run on CPUs {affinity.format_cpus(thread.cpus)}, "
@@ -45,12 +51,13 @@ class Placement:
         return faults
 
 
-def choose(engine: tuple[int, ...], server: tuple[int, ...], *, pin: bool) -> Placement:
+def choose(engine: tuple[int, ...], server: tuple[int, ...], feed: tuple[int, ...] = (), *, pin: bool) -> Placement:
     """Decide from the configuration and the CPUs that this process may use.
 
     Args:
         engine: engine.cores; empty is automatic.
         server: server.cores; empty is automatic.
+        feed: feed.cores; empty is where the server runs.
         pin: engine.pin.
     """
     if not pin:
@@ -58,16 +65,18 @@ def choose(engine: tuple[int, ...], server: tuple[int, ...], *, pin: bool) -> Pl
     online = affinity.online_cpus()
     if engine or server:
         rest = online - frozenset(engine)
-        chosen = frozenset(server) or (rest or online)
-        return Placement(frozenset(engine), chosen, "as configured")
+        chosen = frozenset(server) or (rest - frozenset(feed) or rest or online)
+        return Placement(frozenset(engine), chosen, "as configured", frozenset(feed))
     if len(online) < _CPUS_FOR_OWN_ENGINE:
         return Placement(
             frozenset(),
             frozenset(),
             f"{len(online)} CPUs are shared; with {_CPUS_FOR_OWN_ENGINE} the engine gets its own",
+            frozenset(feed),
         )
-    own = frozenset({max(online)})
-    return Placement(own, online - own, "the engine has the last CPU to itself")
+    own = frozenset({max(online - frozenset(feed) or online)})
+    rest = online - own
+    return Placement(own, rest - frozenset(feed) or rest, "the engine has the last CPU to itself", frozenset(feed))
 
 
 def describe(placement: Placement) -> dict[str, object]:

@@ -36,6 +36,7 @@ from penstock_daemon.device.backend import DeviceError
 from penstock_daemon.device.care import DeviceCare
 from penstock_daemon.device.select import Choice, make_engine
 from penstock_daemon.engine import Engine
+from penstock_daemon.feed.care import FeedCare
 from penstock_daemon.host_care import HostCare
 from penstock_daemon.housekeeper import Housekeeper
 from penstock_daemon.keeper import Keeper
@@ -90,9 +91,11 @@ class Daemon:
         self._failed = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
         self._memory_note = ""
-        self._placement = placement.choose(config.engine.cores, config.server.cores, pin=config.engine.pin)
+        cores = config.engine.cores, config.server.cores, config.feed.cores
+        self._placement = placement.choose(*cores, pin=config.engine.pin)
         self._clocks = ClockCare(config.clock)
         self._housekeeper: Housekeeper | None = None
+        self._feeds = FeedCare(config.feed)
         self._host = HostCare(config.tuning, self._placement.engine)
 
     # --- Start ----------------------------------------------------------------------------------------------------
@@ -110,6 +113,7 @@ class Daemon:
         self._shared = SharedMemory.guard(config)
         if config.metrics.address:  # Tried again when it is bound; a port in use is to be told before all the work.
             check_port_free(self._metrics_address(), key="metrics.address")
+        self._feeds.check()
         self._place_threads()
         self._host.open()
         if config.record.folder:
@@ -144,9 +148,11 @@ class Daemon:
         await self._listen(address)
         listening_s = time.monotonic()
         warm_ns = await loop.run_in_executor(None, self._warm_up)
+        await loop.run_in_executor(None, self._feeds.prepare, self.engine, self.models, config.memory.lock)
         await loop.run_in_executor(None, self._host.finish)
+        await self._feeds.start(self._link, self._placement.feed, self.predictions.subscribe.offer)
         self._clocks.serve(self.engine)
-        looks = (self._clocks.look, self._device.look, self._budget.look)
+        looks = (self._clocks.look, self._device.look, self._budget.look, self._feeds.look)
         keeper = Keeper(self.engine, looks, self.predictions.keep, self._notifier, self._set_turning)
         self._self_watch = SelfWatch(
             self.engine, lambda: keeper.stalls, lambda: [one.source for one in self.sessions.sessions]
@@ -214,7 +220,9 @@ class Daemon:
             ),
         )
         server.add_generic_rpc_handlers((self.predictions.handler(),))
-        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self.models, self.sessions), server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(
+            ModelService(self.models, self.sessions, self._feeds, self._link), server
+        )
         latency_pb2_grpc.add_LatencyServiceServicer_to_server(
             LatencyService(self.engine.buffers, self._budget.breaker_open), server
         )
@@ -305,6 +313,7 @@ class Daemon:
             device=self._device.snapshot(),
             host=self._host.looked.counts(),
             subscriptions=self.predictions.subscribe.counts,
+            feed=self._feeds.snapshot(),
         )
 
     # --- Service --------------------------------------------------------------------------------------------------
@@ -334,6 +343,7 @@ class Daemon:
         """Drain and stop, within ``server.drain_s`` and a little; may follow a start that failed half-way."""
         self._notifier.stopping("draining")
         await self._health.enter_graceful_shutdown()
+        self._stop_quietly(self._feeds.stop)  # First: what it has given to the engine is answered.
         if self._server is not None:
             drain_s = self.config.server.drain_s
             streams = self.predictions.streams
@@ -354,10 +364,8 @@ class Daemon:
         if hasattr(self, "sessions"):
             await self.sessions.settle()
         self._stop_quietly(self._stop_engine)
-        if hasattr(self, "sessions"):
-            self._stop_quietly(
-                self.sessions.keep_online
-            )  # Of sessions that wait to be resumed, or could not be drained.
+        if hasattr(self, "sessions"):  # Those that wait to be resumed, or could not be drained.
+            self._stop_quietly(self.sessions.keep_online)
         if self._metrics is not None:
             self._metrics.close()
         self._clocks.close()
@@ -376,6 +384,7 @@ class Daemon:
         if hasattr(self, "_link"):
             self._link.close()
         if hasattr(self, "engine"):
+            self._feeds.close()
             self.engine.stop()
             self.engine.close()
 

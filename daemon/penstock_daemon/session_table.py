@@ -1,7 +1,7 @@
 """Opens, keeps, resumes and closes sessions; owns the pools of sources and states.
 
-    free sources + sessions = sources - 1         one is the warm-up's
-    free states + states of sessions = states - 1
+    free sources + sessions = sources - 1                  one is the warm-up's, and one more the feed's where there is one
+    free states + states of sessions = states - 1          as above: one for each of its instruments
 
 Opening and closing go through the engine's control ring; a source or state goes back to its pool only when the engine
 has applied the closing.
@@ -31,6 +31,8 @@ from penstock_daemon.online_table import OnlineTable
 from penstock_daemon.sessions import Counts, Hold, Session
 from penstock_daemon.warm_up import WARM_UP_SOURCE
 
+FEED_SOURCE: Final = WARM_UP_SOURCE + 1  # Where there is a feed; no session gets it then.
+FEED_STATE: Final = WARM_UP_SOURCE + 1  # The first of its states.
 _TOKEN_BYTES: Final = 16
 _SETTLE_S: Final = 2.0
 
@@ -47,6 +49,7 @@ class SessionLimits:
     resume_grace_ns: int = 30_000_000_000
     heartbeat_interval_ns: int = 5_000_000_000
     segments_max: int = 0  # Sessions with shared memory, of those that have a stream.
+    feed_instruments: int = 0  # Of the feed, which has a source and these states; 0 where there is none.
 
 
 class SessionTable:
@@ -60,8 +63,9 @@ class SessionTable:
         self._link = link
         self._models = models
         self.limits = limits
-        self._free_sources = [source for source in range(engine.sizes.sources) if source != WARM_UP_SOURCE][::-1]
-        self._free_states = [state for state in range(engine.sizes.states) if state != WARM_UP_SOURCE][::-1]
+        first_source = FEED_SOURCE + (1 if limits.feed_instruments else 0)
+        self._free_sources = list(range(first_source, engine.sizes.sources))[::-1]
+        self._free_states = list(range(FEED_STATE + limits.feed_instruments, engine.sizes.states))[::-1]
         self._by_token: dict[bytes, Session] = {}
         self._next_id = 1
         self.refusals: dict[str, int] = {}

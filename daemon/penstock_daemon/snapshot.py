@@ -14,6 +14,7 @@ from penstock_daemon.budgets import PATH_NAMES
 from penstock_daemon.clocks.metrics import ClocksSnapshot
 from penstock_daemon.device.metrics import DeviceSnapshot
 from penstock_daemon.engine import Engine
+from penstock_daemon.feed.metrics import FeedSnapshot
 from penstock_daemon.metrics import LatencyHistogram, MetricsSnapshot, ModelInfo, RingOccupancy
 from penstock_daemon.model_table import ModelTable
 from penstock_daemon.recorder import Recorder
@@ -51,6 +52,7 @@ class SnapshotTaker:
         device: DeviceSnapshot | None = None,
         host: Mapping[tuple[str, str], int] | None = None,
         subscriptions: SubscriptionCounts | None = None,
+        feed: FeedSnapshot | None = None,
     ) -> MetricsSnapshot:
         """Return a snapshot; all but the first two are what those who look after them say."""
         engine, sessions = self._engine, self._sessions
@@ -81,7 +83,7 @@ class SnapshotTaker:
             segments_attached=sessions.counts.segments_attached,
             segments_lost=dict(sessions.counts.segments_lost),
             states=sessions.states_in_use,
-            states_max=engine.sizes.states - 1,
+            states_max=engine.sizes.states - 1 - sessions.limits.feed_instruments,
             rings=[
                 *(RingOccupancy("ticks", str(one.source), one.unanswered, engine.sizes.slots) for one in open_sessions),
                 RingOccupancy("control", "loop", given - applied, memory.CONTROL_SLOTS),
@@ -100,6 +102,7 @@ class SnapshotTaker:
             device=device,
             host=host or {},
             subscriptions=subscriptions,
+            feed=feed,
         )
 
 

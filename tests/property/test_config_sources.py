@@ -24,7 +24,8 @@ FEED_SAMPLES = {
     "interface": ["", "lo", "10.0.0.1"],
     "interface_b": ["", "eth1"],
     "name": ["feed", "Nasdaq, line A"],
-    "instruments": ["A=1", "A = 1, BTCUSDT=4294967295"],
+    "instruments": ["A=1", "A = 1, B=4294967295"],
+    "dataset": ["", "XNAS.ITCH"],
     "date": ["", "2010-12-24"],
     "time_zone": ["UTC"],
     "recovery": ["", "localhost:1", "[::1]:65535"],
@@ -93,6 +94,10 @@ def sound_values(key: Key) -> st.SearchStrategy[object]:
         return st.sampled_from(FEED_SAMPLES[key.name])
     if isinstance(key.limit, PowerOfTwo):
         return st.integers(key.limit.low.bit_length() - 1, key.limit.high.bit_length() - 1).map(lambda power: 2**power)
+    if key.path == "shared_memory.address":
+        return st.sampled_from(["", "unix:/run/penstock-shm.sock"])
+    if key.path == "clock.ptp":
+        return st.sampled_from(["", "auto", "/dev/ptp0"])
     if key.kind is bool:
         return st.booleans()
     if key.kind is int:

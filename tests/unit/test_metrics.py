@@ -24,6 +24,7 @@ from penstock_daemon.budget_metrics import BudgetSnapshot, StageBudget
 from penstock_daemon.clocks.metrics import ClocksSnapshot
 from penstock_daemon.clocks.seam import Base, Offset
 from penstock_daemon.device.metrics import DeviceSnapshot
+from penstock_daemon.feed.metrics import FeedSnapshot
 from penstock_daemon.metrics import (
     BOUNDS_NS,
     LatencyHistogram,
@@ -80,6 +81,7 @@ FULL = MetricsSnapshot(
         stalls=6,
         rings=(RingHighWater("ticks", "0", 77, 8192),),
     ),
+    feed=FeedSnapshot("nasdaq", packets={"a": 3}, malformed={"cut": 1}, counters={"ticks": 2}, sound=1),
     device=DeviceSnapshot("NVIDIA H200 (cuda:0)"),
     budget=BudgetSnapshot(
         stages=[StageBudget("feed", "total", 5_000_000, 7)],

@@ -23,7 +23,6 @@ from penstock_daemon.feed.arbitration import take_packet, tend_gap
 from penstock_daemon.feed.native_socket import EAGAIN, EINTR, MSG_TRUNC, last_error, receive_batch, wait_ready
 from penstock_daemon.feed.packets import part
 from penstock_daemon.feed.stamps import HEADER_CONTROL_LENGTH, HEADER_FLAGS, HEADER_RECEIVED, stamps_of
-from penstock_daemon.feed.window import Stamps
 from penstock_daemon.native import CLOCK_MONOTONIC, CLOCK_REALTIME, clock_ns, load_acquire, store_release
 from penstock_daemon.rings import wake_engine
 
@@ -102,23 +101,3 @@ def run(m: Any, ring: Any, f: Any, books: Any) -> None:
         store_release(words, feed.PASSES, words[feed.PASSES] + 1)
         if packets == 0 and settings[feed.IDLE_BLOCK] != 0:
             idle(f, now_ns)
-
-
-@_compile
-def offer(f: Any, books: Any, ring: Any, data: Any, parcels: Any) -> None:
-    """Take packets that somebody else received, in order, and tend gaps as time goes on: the loop without its sockets.
-
-    Args:
-        f: FeedMemory; the ring's cursors must have room, or ticks are dropped.
-        books: Books.
-        ring: Ring.
-        data: uint8, 1-D, all packets.
-        parcels: int64, (packets, 4): line, place in data, length, time in nanoseconds; a negative line only lets time pass.
-    """
-    for index in range(parcels.shape[0]):
-        line, at, length, now_ns = parcels[index, 0], parcels[index, 1], parcels[index, 2], parcels[index, 3]
-        if f.words[feed.GAP_SINCE_NS] != 0 and now_ns >= f.words[feed.DEADLINE_NS]:
-            tend_gap(f, books, ring, now_ns)
-        if line >= 0:
-            stamps = Stamps(np.int64(now_ns), np.int64(2), np.int64(now_ns), np.int64(now_ns))
-            take_packet(f, books, ring, line, data, at, length, stamps)

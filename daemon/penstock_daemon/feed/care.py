@@ -1,0 +1,83 @@
+"""The daemon's handle on its feed, whether it has one or not: the same calls, in the same places of its start and stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from penstock_daemon.config_feed import FeedConfig
+from penstock_daemon.engine import Engine
+from penstock_daemon.feed.feed import Feed, check_lines
+from penstock_daemon.feed.metrics import FeedSnapshot
+from penstock_daemon.loop_link import LoopLink
+from penstock_daemon.model_table import ModelEntry, ModelTable
+from penstock_daemon.subscriptions import Subscriptions
+
+
+class FeedCare:
+    """Makes, starts and stops the feed that the configuration asks for, if it asks for one.
+
+    Args:
+        config: the section [feed].
+    """
+
+    def __init__(self, config: FeedConfig) -> None:
+        self._config = config
+        self.feed: Feed | None = None  # Once it is made.
+
+    def check(self) -> None:
+        """See that it can be had, before all the work of a start.
+
+        Raises:
+            FeedError: it can't.
+        """
+        if self._config.group:
+            check_lines(self._config)
+
+    def prepare(self, engine: Engine, models: ModelTable, lock: str) -> None:
+        """Make it, once the engine is warm; see ``Feed.prepare``."""
+        if self._config.group:
+            self.feed = Feed(self._config, engine)
+            self.feed.prepare(models, lock)
+
+    async def start(self, link: LoopLink, cpus: frozenset[int], offer: Callable[[Subscriptions], None]) -> None:
+        """Take in packets from now on; see ``Feed.start``.
+
+        Args:
+            link: to the running engine.
+            cpus: where the thread may run.
+            offer: is given what strategies subscribe to, before the first tick.
+        """
+        if self.feed is not None:
+            await self.feed.open(link)
+            offer(Subscriptions(self.feed.engine, link, self.feed))
+            self.feed.start(cpus)
+
+    def look(self) -> None:
+        """Look after what time brings."""
+        if self.feed is not None:
+            self.feed.look()
+
+    def check_switch(self, entry: ModelEntry) -> None:
+        """Refuse a model that it could not go over to; see ``Feed.check_switch``."""
+        if self.feed is not None:
+            self.feed.check_switch(entry)
+
+    async def switch_model(self, entry: ModelEntry, link: LoopLink) -> None:
+        """Go over to another model; see ``Feed.switch_model``."""
+        if self.feed is not None:
+            await self.feed.switch_model(entry, link)
+
+    def snapshot(self) -> FeedSnapshot | None:
+        """Return its counts, or None where there is none."""
+        return None if self.feed is None else self.feed.snapshot()
+
+    def stop(self) -> None:
+        """Take in no more packets."""
+        if self.feed is not None:
+            self.feed.stop()
+
+    def close(self) -> None:
+        """Stop, and give back what is left."""
+        if self.feed is not None:
+            self.feed.close()
+            self.feed = None

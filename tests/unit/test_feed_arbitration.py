@@ -1,0 +1,305 @@
+"""Two lines become one sequence: duplicates, reordering, gaps, sessions, and packets that nobody should believe."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from penstock.v1 import moldudp64
+from penstock.v1.records import BookFlag
+from penstock_daemon.feed import memory
+from penstock_daemon.feed.arbitration import CONFIRM, LEFT_CONFIRM, QUIET_NS
+from penstock_daemon.feed.memory import LINE_A, LINE_B, LINE_RECOVERY, Malformed
+from support.feed_rig import SESSION, WAIT_NS, WINDOW, FeedRig, packet, record
+
+OTHER = moldudp64.session_bytes("DAY2")
+THIRD = moldudp64.session_bytes("DAY3")
+
+
+@pytest.fixture
+def rig() -> Iterator[FeedRig]:
+    made = FeedRig()
+    yield made
+    made.assert_accounted()
+    made.close()
+
+
+def end_of(sequence: int, session: bytes = SESSION) -> bytes:
+    return moldudp64.pack_header(session, sequence, moldudp64.END_OF_SESSION)
+
+
+def test_messages_of_one_line_are_applied_in_order(rig):
+    for first in range(1, 30, 3):
+        rig.offer(packet(first, 3))
+    assert rig.bids() == list(range(1, 31))
+    assert rig.word(memory.GAPS) == 0
+
+
+def test_the_first_copy_is_taken_and_the_other_counted(rig):
+    for first in range(1, 11):
+        rig.offer(packet(first), LINE_A if first % 2 else LINE_B)
+        rig.offer(packet(first), LINE_B if first % 2 else LINE_A)
+    assert rig.bids() == list(range(1, 11))
+    assert rig.word(memory.DUPLICATES) == rig.word(memory.DUPLICATE_PACKETS) == 10
+    assert rig.word(memory.CONFLICTS) == 0
+
+
+def test_packets_that_overlap_are_taken_message_by_message(rig):
+    rig.offer(packet(1, 5))
+    rig.offer(packet(3, 6), LINE_B)
+    assert rig.bids() == list(range(1, 9))
+    assert rig.word(memory.DUPLICATES) == 3
+    assert rig.word(memory.DATA_PACKETS) == 2
+
+
+def test_what_comes_too_early_waits_for_its_turn(rig):
+    for first in (1, 4, 3, 7, 6, 5, 2):
+        rig.offer(packet(first))
+    assert rig.bids() == list(range(1, 8))
+    assert rig.word(memory.REORDERED) == 5  # All but 1 and 2.
+    assert (rig.word(memory.LOST), rig.word(memory.GAPS_UNRECOVERED)) == (0, 0)
+
+
+def test_a_loss_on_one_line_is_no_loss(rig):
+    for first in range(1, 20):
+        if first % 3:
+            rig.offer(packet(first), LINE_A)
+        if first % 3 == 0 or first % 2:
+            rig.offer(packet(first), LINE_B)
+    assert rig.bids() == list(range(1, 20))
+
+
+def test_without_a_server_a_gap_is_given_up_after_its_wait_and_the_books_are_unsound(rig):
+    rig.offer(packet(1))
+    rig.offer(packet(4, 2))
+    rig.pass_time(WAIT_NS - 2_000)
+    assert rig.bids() == [1]
+    rig.pass_time(2_000)
+    assert rig.bids() == [1, 4, 5]
+    assert (rig.word(memory.LOST), rig.word(memory.GAPS_UNRECOVERED)) == (2, 1)
+
+
+def test_ticks_after_a_loss_say_that_the_book_may_be_wrong():
+    rig = FeedRig(names=("A", "B"), ids=(1, 2))
+    rig.offer(packet(1))
+    rig.offer(packet(3))
+    assert not rig.books.unsound.any()
+    rig.pass_time(WAIT_NS)
+    assert rig.books.unsound.tolist() == [0, 1], "a record is whole; the other's book waits for one"
+
+
+def test_a_message_that_comes_after_it_was_given_up_is_not_applied(rig):
+    for first in (1, 3):
+        rig.offer(packet(first))
+    rig.pass_time(WAIT_NS)
+    rig.offer(packet(2))
+    assert rig.bids() == [1, 3]
+    assert rig.word(memory.DUPLICATES) == 1
+
+
+def test_a_hole_behind_a_hole_waits_no_longer_than_from_its_own_start(rig):
+    for first in (1, 3, 5, 7, 9):
+        rig.offer(packet(first))
+    rig.pass_time(WAIT_NS)
+    assert rig.bids() == [1, 3, 5, 7, 9]
+    assert rig.word(memory.GAPS_UNRECOVERED) == 4
+
+
+def test_a_heartbeat_reveals_a_gap(rig):
+    rig.offer(packet(1))
+    rig.offer(packet(4, 0))
+    assert rig.word(memory.GAPS) == 1
+    rig.offer(packet(2, 2))
+    assert (rig.word(memory.GAPS_CLOSED), rig.word(memory.HEARTBEATS)) == (1, 1)
+
+
+def test_the_end_of_a_session_reveals_a_gap(rig):
+    rig.offer(packet(1))
+    rig.offer(end_of(3))
+    rig.pass_time(WAIT_NS)
+    assert (rig.word(memory.LOST), rig.word(memory.ENDS), rig.word(memory.ENDED)) == (1, 1, 1)
+
+
+def test_what_is_missing_is_asked_for_and_a_part_of_the_answer_asked_on_from(rig):
+    rig.ask()
+    rig.offer(packet(1))
+    rig.offer(packet(10))
+    rig.pass_time(WAIT_NS)
+    assert rig.request() == moldudp64.Header(SESSION, 2, 8)
+    rig.offer(packet(2, 3), LINE_RECOVERY)
+    rig.pass_time(1)
+    assert rig.request() == moldudp64.Header(SESSION, 5, 5)
+    rig.offer(packet(5, 5), LINE_RECOVERY)
+    assert rig.bids() == list(range(1, 11))
+    assert (rig.word(memory.RECOVERED), rig.word(memory.GAPS_RECOVERED)) == (8, 1)
+    assert not rig.books.unsound.any()
+
+
+def test_a_server_that_does_not_answer_is_asked_again_and_then_given_up(rig):
+    rig.ask()
+    rig.offer(packet(1))
+    rig.offer(packet(3))
+    rig.pass_time(WAIT_NS + 3 * 20_000_000)
+    assert [rig.request().sequence for _ in range(3)] == [2, 2, 2]
+    assert (rig.word(memory.REQUESTS), rig.word(memory.GAPS_UNRECOVERED), rig.word(memory.LOST)) == (3, 1, 1)
+    assert rig.bids() == [1, 3]
+
+
+def test_a_line_that_closes_a_gap_while_it_is_asked_for_is_told_apart(rig):
+    rig.ask()
+    rig.offer(packet(1))
+    rig.offer(packet(3))
+    rig.pass_time(WAIT_NS)
+    rig.offer(packet(2), LINE_B)
+    assert (rig.word(memory.GAPS_CLOSED), rig.word(memory.GAPS_RECOVERED)) == (1, 0)
+    rig.offer(packet(2), LINE_RECOVERY)
+    assert rig.word(memory.DUPLICATES) == 1
+
+
+def test_a_full_window_gives_up_the_oldest_gap(rig):
+    rig.offer(packet(1))
+    for first in range(3, WINDOW + 10):
+        rig.offer(packet(first), after_ns=0)
+    assert rig.bids()[:2] == [1, 3]
+    assert rig.word(memory.LOST) == 1
+
+
+def test_a_copy_with_other_bytes_makes_books_unsound(rig):
+    rig.offer(packet(1, 3))
+    forged = moldudp64.pack_packet(SESSION, 2, [record(99)])
+    rig.offer(forged, LINE_B)
+    assert rig.word(memory.CONFLICTS) == 1
+    assert rig.books.unsound.all()
+    assert rig.bids() == [1, 2, 3]
+
+
+def test_a_forged_message_that_came_first_is_found_out_by_the_true_one(rig):
+    rig.offer(packet(1))
+    rig.offer(moldudp64.pack_packet(SESSION, 3, [record(99)]), LINE_B)
+    rig.offer(packet(2, 2))
+    assert rig.bids() == [1, 2, 99]
+    assert rig.word(memory.CONFLICTS) == 1
+
+
+def test_a_packet_far_beyond_is_not_believed_alone(rig):
+    rig.offer(packet(1))
+    rig.offer(moldudp64.pack_packet(SESSION, 10**12, [record(5)]))
+    rig.offer(moldudp64.pack_header(SESSION, 10**15, moldudp64.HEARTBEAT))
+    rig.offer(packet(2))
+    assert rig.bids() == [1, 2]
+    assert (rig.word(memory.FAR_PACKETS), rig.word(memory.LOST)) == (2, 0)
+
+
+def test_packets_far_beyond_that_go_on_from_each_other_are_believed(rig):
+    rig.offer(packet(1))
+    for number in range(CONFIRM):
+        rig.offer(moldudp64.pack_packet(SESSION, 10**12 + number, [record(number + 5)]))
+    assert rig.bids() == [1, 4 + CONFIRM]
+    assert rig.word(memory.LOST) == 10**12 + CONFIRM - 1 - 2
+
+
+def test_a_session_joined_late_has_unsound_books(rig):
+    rig.offer(packet(WINDOW + 100, 0))
+    assert (rig.word(memory.LATE_JOINS), rig.word(memory.EXPECTED)) == (1, WINDOW + 100)
+    assert rig.books.unsound.all()
+
+
+def test_a_session_joined_a_little_late_asks_for_its_start(rig):
+    rig.ask()
+    rig.offer(packet(6))
+    rig.pass_time(WAIT_NS)
+    assert rig.request() == moldudp64.Header(SESSION, 1, 5)
+    rig.offer(packet(1, 5), LINE_RECOVERY)
+    assert rig.bids() == [1, 2, 3, 4, 5, 6]
+    assert not rig.books.unsound.any()
+
+
+def test_after_its_end_another_session_begins_at_once(rig):
+    rig.offer(packet(1, 2))
+    rig.offer(end_of(3))
+    rig.offer(packet(1, 1, OTHER))
+    assert rig.bids() == [1, 2, 1]
+    assert rig.word(memory.SESSIONS) == 2
+
+
+def test_another_session_on_one_line_is_dropped_while_the_other_line_goes_on(rig):
+    for first in range(1, 50):
+        rig.offer(packet(first), LINE_A)
+        rig.offer(packet(first, 1, OTHER), LINE_B)
+    assert rig.bids() == list(range(1, 50))
+    assert (rig.word(memory.OTHER_SESSION), rig.word(memory.SESSIONS)) == (49, 1)
+
+
+def test_another_session_that_is_all_that_comes_begins(rig):
+    rig.offer(packet(1))
+    for first in range(1, CONFIRM + 2):
+        rig.offer(packet(first, 1, OTHER))
+    assert rig.word(memory.SESSIONS) == 2
+    rig.pass_time(WAIT_NS)
+    assert rig.bids() == [1, CONFIRM, CONFIRM + 1]
+    assert rig.word(memory.LOST) == CONFIRM - 1
+
+
+def test_another_session_begins_at_once_where_this_one_is_quiet(rig):
+    rig.offer(packet(1))
+    rig.offer(packet(1, 1, OTHER), after_ns=QUIET_NS + 1)
+    assert rig.word(memory.SESSIONS) == 2
+
+
+def test_the_slower_line_does_not_bring_the_old_session_back(rig):
+    rig.offer(packet(1, 2))
+    rig.offer(end_of(3))
+    rig.offer(packet(1, 1, OTHER))
+    for first in range(1, LEFT_CONFIRM):
+        rig.offer(packet(first), LINE_B)
+    rig.offer(packet(2, 1, OTHER))
+    assert rig.bids() == [1, 2, 1, 2]
+    assert rig.word(memory.SESSIONS) == 2
+
+
+def test_a_recovery_server_begins_no_session(rig):
+    for first in range(1, 10):
+        rig.offer(packet(first), LINE_RECOVERY)
+    assert (rig.word(memory.SESSIONS), rig.word(memory.OTHER_SESSION)) == (0, 9)
+
+
+def test_what_is_held_when_a_session_ends_is_counted_as_discarded(rig):
+    rig.offer(packet(1))
+    rig.offer(packet(3, 4))
+    rig.offer(end_of(7))
+    rig.offer(packet(1, 1, THIRD))
+    assert (rig.word(memory.DISCARDED), rig.word(memory.LOST)) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", Malformed.SHORT),
+        (packet(1)[:19], Malformed.SHORT),
+        (packet(1, 3)[:-1], Malformed.CUT),
+        (packet(1, 3)[:21], Malformed.CUT),
+        (packet(1, 3) + b"x", Malformed.TRAILING),
+        (packet(1, 0) + b"x", Malformed.TRAILING),
+        (end_of(1) + b"x", Malformed.TRAILING),
+        (moldudp64.pack_packet(SESSION, 1, [b"", record(1)]), Malformed.EMPTY_MESSAGE),
+        (moldudp64.pack_packet(SESSION, 0, [record(1)]), Malformed.BAD_SEQUENCE),
+        (SESSION + struct.pack(">QH", 2**63, 0), Malformed.BAD_SEQUENCE),
+        (SESSION + struct.pack(">QH", 2**62, 0), Malformed.BAD_SEQUENCE),
+        (bytes(memory.PACKET_BYTES + 1), Malformed.TRUNCATED),
+    ],
+)
+def test_a_malformed_packet_is_dropped_whole_and_counted_by_its_fault(rig, data, reason):
+    rig.offer(data)
+    assert rig.word(memory.MALFORMED + reason) == 1
+    assert rig.malformed == 1
+    assert (rig.word(memory.SESSIONS), rig.word(memory.APPLIED)) == (0, 0)
+
+
+def test_a_full_ring_drops_ticks_and_counts_them():
+    rig = FeedRig(slots=4)
+    rig.offer(packet(1, 10))
+    assert rig.bids() == [1, 2, 3, 4]
+    assert (rig.word(memory.RING_DROPS), rig.word(memory.APPLIED)) == (6, 10)
+    assert not BookFlag.MAYBE_BAD_BOOK & int(rig.ticks()["flags"][0])
