@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from support.client_runs import until
+from support.daemon import RunningDaemon, running_daemon, small
 
 
 @pytest.fixture
@@ -18,6 +19,14 @@ def socket_path() -> Iterator[Path]:
     """Give a path for a Unix socket, well below the 107 characters that it may have."""
     with TemporaryDirectory(prefix="penstock-") as folder:
         yield Path(folder) / "s.sock"
+
+
+@pytest.fixture(scope="session")
+def rings_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
+    """A daemon for tests of shared memory that leave it as it was."""
+    folder = tmp_path_factory.mktemp("rings")
+    with running_daemon(folder, *small(folder)) as running:
+        yield running
 
 
 @pytest.fixture
