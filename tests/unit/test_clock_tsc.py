@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from penstock_daemon.clocks.cycles import read_anchor
-from penstock_daemon.clocks.tsc import BASELINE_NS, DRIFT_PPB, JUMP_NS, TscClock, calibrate, refusal
+from penstock_daemon.clocks.tsc import BASELINE_NS, DRIFT_PPB, JUMP_NS, WANDER_PPB, TscClock, calibrate, refusal
 from support.clocks import SimulatedCounter, SimulatedHost
 
 SOUND = "fpu tsc constant_tsc nonstop_tsc"
@@ -80,6 +80,21 @@ def test_rate_gets_better_and_the_error_shrinks_at_every_look():
     assert clock.watch(counter.anchor())
     assert clock.error_ns(counter.cycles()) < grown_ns
     assert clock.rate.error_ppb < first_ppb / 10
+
+
+def test_bound_holds_for_an_oscillator_that_wanders_though_its_rate_is_well_known():
+    host = SimulatedHost()
+    counter = SimulatedCounter(host)
+    clock = calibrated(host, counter)
+    for _ in range(100):
+        host.pass_ns(10**9)
+        assert clock.watch(counter.anchor())
+    assert clock.rate.error_ppb < 50
+    counter.run_at(2.5e9 * (1 + 0.9 * WANDER_PPB * 1e-9))
+    host.pass_ns(10 * 10**9)
+    cycles = counter.cycles()
+    off_ns = abs(clock.raw_ns(cycles) - host.now_ns)
+    assert 8_000 < off_ns <= clock.error_ns(cycles)
 
 
 def test_anchors_too_near_or_a_counter_that_stands_still_give_no_rate():

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from penstock.v1.records import Clock
+from penstock_daemon.clocks.bracket import measure
 from penstock_daemon.clocks.gpu import device_offset
 from penstock_daemon.clocks.kernel_time import STA_UNSYNC, TIME_ERROR, KernelTime, _Timex, read_kernel_time
 from penstock_daemon.clocks.seam import UNKNOWN_NS, Base, ClockError, ClockReading, Epoch, Offset, difference
 from penstock_daemon.clocks.system import SteadyClock, WallClock, reader_ns
 from penstock_daemon.device import memory
-from support.clocks import DISCIPLINED, LEFT_ALONE
+from support.clocks import DISCIPLINED, LEFT_ALONE, SimulatedClock, SimulatedHost
 
 
 def reading(base: Base, ns: int, error_ns: int = 0, epoch: Epoch = Epoch.BOOT) -> ClockReading:
@@ -57,6 +58,17 @@ def test_error_of_an_offset_grows_with_its_age():
     assert offset.aged(1_000, 500_000).error_ns == 100
     assert offset.aged(1_000 + 10**9, 500_000).error_ns == 500_100
     assert offset.aged(1, 500_000).error_ns == 100, "a look from before it was taken"
+
+
+def test_narrowest_of_several_looks_is_the_one_that_counts():
+    waits = iter(
+        [0, 50_000, 50_000, 10, 10, 90_000, 90_000]
+    )  # A look at the host, then the other and the host, in turn.
+    host = SimulatedHost(delay_ns=lambda: next(waits))
+    clock = SimulatedClock(host, 7_000)
+    offset = measure(Base.PTP, Base.MONOTONIC, clock.read_ns, host.monotonic_ns, looks=3)
+    widths = (25_000 + 50_000, 25_000 + 10 + 5, 5 + 90_000 + 45_000)
+    assert offset.error_ns == -(-min(widths) // 2)
 
 
 @pytest.mark.parametrize("base", [Base.MONOTONIC, Base.MONOTONIC_RAW])
