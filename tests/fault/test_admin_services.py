@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from grpc_reflection.v1alpha import reflection_pb2
 from penstock.v1 import histogram, latency_pb2, latency_pb2_grpc
 from penstock.v1 import prediction_pb2 as pb
 from penstock_client.cli import main
+from penstock_daemon.clocks import tsc
 from support.daemon import RunningDaemon, running_daemon, small
 from support.raw_stream import RawStream, end_of, hash_of, instruments, run_through
 from support.scrape import scrape
 from support.tick_arrays import quotes
+from support.victim import wait_until
 
 SERVICES = ("penstock.v1.PredictionService", "penstock.v1.ModelService", "penstock.v1.LatencyService")
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -268,3 +271,37 @@ def test_metrics_server_answers_nothing_else(daemon: RunningDaemon) -> None:
     assert counted['penstock_ring_slots{ring="control",source="loop"}'] == 1024
     assert any(name.startswith("process_resident_memory_bytes") for name in counted)
     assert not any(name.startswith("penstock_recorder") for name in counted), "nothing is recorded"
+
+
+def test_clocks_and_the_watch_over_itself_are_said_and_shown(daemon: RunningDaemon) -> None:
+    (said,) = daemon.events("clocks")
+    sound = tsc.refusal() == ""
+    assert said["stages"] == ("tsc" if sound else "monotonic")
+    events = [line["event"] for line in daemon.log()]
+    assert events.index("clocks") < events.index("serving")
+    with RawStream(daemon.address) as stream:
+        stream.hello(instruments=instruments(1))
+        behind = quotes(200, (1,))
+        behind["ts_event"] = behind["ts_recv"] + 1_300_000_000
+        before = scrape(daemon)
+        run_through(stream, behind)
+        shown = scrape(daemon)
+        stream.goodbye()
+        stream.end()
+    counted = "penstock_clock_behind_venue_ticks_total"
+    assert shown[counted] == before[counted] + 200
+    assert shown["penstock_clock_behind_venue_max_seconds"] >= 1.3
+    assert shown["penstock_clock_steps_total"] == 0
+    assert shown['penstock_clock_offset_seconds{against="monotonic",clock="realtime"}'] == pytest.approx(
+        time.time() - time.monotonic(), abs=5
+    )
+    assert ("penstock_clock_tsc_hertz" in shown) == sound
+    assert max(value for name, value in shown.items() if name.startswith("penstock_ring_high_water{")) >= 1
+    names = {name.partition("{")[0] for name in shown}
+    assert {
+        "penstock_engine_switches_total",
+        "penstock_engine_page_faults_total",
+        "penstock_collector_runs_total",
+    } <= names
+    wait_until(lambda: scrape(daemon)['penstock_engine_switches_total{kind="voluntary"}'] > 0)
+    assert "watch_failed" not in events
