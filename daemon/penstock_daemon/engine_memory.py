@@ -62,7 +62,9 @@ SEGMENTS: Final = 22 * WORDS_PER_LINE  # Engine: segments that it serves.
 SEGMENTS_BEAT_NS: Final = 23 * WORDS_PER_LINE  # Engine: when it last told them that it lives, monotonic.
 BEHIND_VENUE: Final = 24 * WORDS_PER_LINE  # Owner: ticks that their recorder stamped before their venue did.
 BEHIND_VENUE_NS: Final = 25 * WORDS_PER_LINE  # Owner: by how much at most.
-SHARED_WORDS: Final = 26 * WORDS_PER_LINE
+ANCHOR_NS: Final = 26 * WORDS_PER_LINE  # Owner: CLOCK_MONOTONIC when it last read both clocks …
+ANCHOR_CYCLES: Final = 27 * WORDS_PER_LINE  # … and the processor's counter then.
+SHARED_WORDS: Final = 28 * WORDS_PER_LINE
 
 # --- Cursors of a source --------------------------------------------------------------------------------------------
 
