@@ -12,12 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
-from penstock.v1.records import UNDEFINED_TIME, PredictionFlag
+from penstock.v1.records import UNDEFINED_TIME, Clock, PredictionFlag
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.clocks.care import ClockCare
 from penstock_daemon.clocks.kernel_time import KernelTime
 from penstock_daemon.clocks.ptp import PtpClock
-from penstock_daemon.clocks.seam import UNKNOWN_NS, Base, ClockError, Offset
+from penstock_daemon.clocks.seam import UNKNOWN_NS, Base, ClockError, Epoch, Offset
 from penstock_daemon.clocks.tsc import FRACTION_BITS
 from penstock_daemon.clocks.watch import ClockWatch
 from penstock_daemon.config_clock import ClockConfig
@@ -160,6 +160,21 @@ def test_counter_that_jumps_while_serving_is_left_for_good_and_told_of_once(tmp_
     snapshot = care.snapshot()
     assert (snapshot.stamps, snapshot.tsc_failures, snapshot.tsc_hertz) == ("monotonic", 1, None)
     assert snapshot.why.startswith("the TSC was given up: it was ")
+
+
+def test_every_clock_of_the_host_is_read_with_what_it_is_worth(tmp_path: Path, engine: Engine):
+    rig = Rig(tmp_path, engine, ClockConfig())
+    care = rig.start()
+    read = {one.base: one for one in care.readings()}
+    assert list(read) == [Base.MONOTONIC, Base.MONOTONIC_RAW, Base.REALTIME, Base.TAI, Base.TSC]
+    assert (read[Base.REALTIME].error_ns, read[Base.REALTIME].source) == (DISCIPLINED.maximum_error_ns, Clock.USER)
+    assert (read[Base.TSC].source, read[Base.TSC].epoch) == (Clock.TSC, Epoch.BOOT)
+    assert abs(read[Base.TSC].ns - rig.host.now_ns) <= read[Base.TSC].error_ns + 200, "the look itself takes time"
+    rig.word = LEFT_ALONE
+    care.look_slowly()
+    left = {one.base: one.error_ns for one in care.snapshot().readings}
+    assert left[Base.REALTIME] == UNKNOWN_NS
+    assert Base.TAI not in left
 
 
 def test_look_publishes_where_the_wall_clock_is(tmp_path: Path, engine: Engine):

@@ -11,6 +11,7 @@ A counter that breaks while serving is left for good: the engine goes on with CL
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,8 @@ from penstock_daemon.clocks.gpu import device_offset
 from penstock_daemon.clocks.kernel_time import KernelTime, read_kernel_time
 from penstock_daemon.clocks.metrics import ClocksSnapshot
 from penstock_daemon.clocks.ptp import PtpClock
-from penstock_daemon.clocks.seam import UNKNOWN_NS, ClockError, Offset
+from penstock_daemon.clocks.seam import UNKNOWN_NS, Base, ClockError, ClockReading, Offset, ReadableClock
+from penstock_daemon.clocks.system import SteadyClock, WallClock, reader_ns
 from penstock_daemon.clocks.tsc import BASELINE_NS, TscClock, refusal
 from penstock_daemon.clocks.watch import SLEW_PPB, ClockWatch, stepped
 from penstock_daemon.config_clock import ClockConfig
@@ -242,6 +244,7 @@ class ClockCare:
             steps=watch.steps if watch else 0,
             last_step_ns=watch.last_step_ns if watch else 0,
             sync_losses=watch.sync_losses if watch else 0,
+            readings=tuple(self.readings()),
             offsets=tuple(self._offsets()),
             ptp=self._ptp.path if self._ptp else "",
             ptp_failures=self._ptp_failures,
@@ -251,6 +254,27 @@ class ClockCare:
 
     def _engine_word(self, index: int) -> int:
         return int(self._engine.buffers.words[index]) if self._engine is not None else 0
+
+    def readings(self) -> list[ClockReading]:
+        """Look once at every clock of this host that can be had; from any thread."""
+        clocks: list[ReadableClock] = [
+            SteadyClock(base, reader_ns(base)) for base in (Base.MONOTONIC, Base.MONOTONIC_RAW)
+        ]
+        clocks += [WallClock(base, reader_ns(base), self._last_word) for base in (Base.REALTIME, Base.TAI)]
+        found = []
+        for clock in clocks:
+            with contextlib.suppress(ClockError):  # TAI, where the kernel was not told of it.
+                found.append(clock.read())
+        if self._tsc is not None and not self._tsc.broken:
+            found.append(self._tsc.reading(self._read_anchor().cycles))
+        return found
+
+    def _last_word(self) -> KernelTime:
+        """Return what the kernel said last, at most a second ago."""
+        word = self.watch.word if self.watch else None
+        if word is None:
+            raise ClockError(self.watch.refusal if self.watch else "the kernel was not asked yet")
+        return word
 
     def _offsets(self) -> list[Offset]:
         """Return every offset that is known, as of now."""

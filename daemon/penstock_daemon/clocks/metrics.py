@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
-from penstock_daemon.clocks.seam import UNKNOWN_NS, Offset
+from penstock_daemon.clocks.seam import UNKNOWN_NS, ClockReading, Offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class ClocksSnapshot:
         tai_offset_s: TAI - UTC as the kernel was told; 0 where it was not.
         steps, last_step_ns: of the wall clock.
         sync_losses: how often it was no longer disciplined.
+        readings: one of each clock of the host, with its error.
         offsets: between clocks, with their errors as of now.
         ptp: the card's clock that is compared; "" for none.
         ptp_failures: comparisons that the card refused.
@@ -46,6 +47,7 @@ class ClocksSnapshot:
     steps: int = 0
     last_step_ns: int = 0
     sync_losses: int = 0
+    readings: tuple[ClockReading, ...] = ()
     offsets: tuple[Offset, ...] = ()
     ptp: str = ""
     ptp_failures: int = 0
@@ -106,6 +108,11 @@ def clock_families(one: ClocksSnapshot) -> Iterator[Metric]:
     ):
         if rate is not None:
             yield GaugeMetricFamily(name, text, value=rate)
+    own = GaugeMetricFamily("penstock_clock_error_seconds", "How far a clock may be from its epoch.", labels=["clock"])
+    for reading in one.readings:
+        if reading.error_ns != UNKNOWN_NS:
+            own.add_metric([reading.base], reading.error_ns / 1e9)
+    yield own
     labels = ["clock", "against"]
     offsets = GaugeMetricFamily("penstock_clock_offset_seconds", "How far two clocks are apart.", labels=labels)
     errors = GaugeMetricFamily("penstock_clock_offset_error_seconds", "By how much that is off at most.", labels=labels)

@@ -153,7 +153,9 @@ def difference(later: ClockReading, earlier: ClockReading, offset: Offset | None
 class ReadableClock(Protocol):
     """A clock of this host."""
 
-    base: Base
+    @property
+    def base(self) -> Base:
+        """What counts."""
 
     def read(self) -> ClockReading:
         """Look at it once.
