@@ -9,13 +9,14 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from penstock.v1 import latency_pb2, model_pb2
+from penstock.v1 import daemon_pb2, latency_pb2, model_pb2
 from penstock_client.channel import OPTIONS, checked_address
 from penstock_client.errors import ConnectFailed
 from penstock_client.refusals import ended_by
 
 _MODELS: Final = "/penstock.v1.ModelService/"
 _LATENCY: Final = "/penstock.v1.LatencyService/"
+_DAEMON: Final = "/penstock.v1.DaemonService/"
 _HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
 SERVING: Final = 1  # grpc.health.v1.HealthCheckResponse.ServingStatus.
 HEALTH_NAMES: Final = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
@@ -71,6 +72,11 @@ class DaemonCalls:
         """Make *name* the model of new sessions, and on request of the open ones."""
         request = model_pb2.ActivateModelRequest(name=name, open_sessions=open_sessions)
         return self._call(f"{_MODELS}ActivateModel", request, model_pb2.ActivateModelResponse)
+
+    def describe_daemon(self) -> daemon_pb2.DescribeDaemonResponse:
+        """Return the daemon as it stands."""
+        request = daemon_pb2.DescribeDaemonRequest()
+        return self._call(f"{_DAEMON}DescribeDaemon", request, daemon_pb2.DescribeDaemonResponse)
 
     def latency(self) -> latency_pb2.GetLatencyResponse:
         """Return every histogram of the daemon as it stands."""

@@ -23,7 +23,7 @@ from typing import Final
 import grpc
 import structlog
 
-from penstock.v1 import latency_pb2_grpc, model_pb2_grpc
+from penstock.v1 import daemon_pb2_grpc, latency_pb2_grpc, model_pb2_grpc
 from penstock_daemon import admin_services, derived, placement
 from penstock_daemon.addresses import TcpAddress, UnixAddress, parse_address
 from penstock_daemon.admin_services import HealthService, ModelService
@@ -31,25 +31,25 @@ from penstock_daemon.budget_watch import BudgetWatch
 from penstock_daemon.budgets import totals_of
 from penstock_daemon.clocks.care import ClockCare
 from penstock_daemon.config import Config
+from penstock_daemon.daemon_service import DaemonParts, DaemonService
 from penstock_daemon.derived import StartError
 from penstock_daemon.device.backend import DeviceError
 from penstock_daemon.device.care import DeviceCare
 from penstock_daemon.device.select import Choice, make_engine
 from penstock_daemon.engine import Engine
 from penstock_daemon.feed.care import FeedCare
+from penstock_daemon.grpc_server import make_server
 from penstock_daemon.host_care import HostCare
 from penstock_daemon.housekeeper import Housekeeper
 from penstock_daemon.keeper import Keeper
 from penstock_daemon.latency_service import LatencyService
 from penstock_daemon.loop_link import LoopLink
-from penstock_daemon.lost_clients import leave_out_lost_clients
 from penstock_daemon.metrics import MetricsSnapshot
 from penstock_daemon.metrics_server import MetricsServer
 from penstock_daemon.model_table import ModelTable
 from penstock_daemon.notify import Notifier
 from penstock_daemon.online_table import OnlineTable
 from penstock_daemon.prediction_service import SERVICE, PredictionService
-from penstock_daemon.readable import ReadableRequests
 from penstock_daemon.readiness import Readiness, Reason
 from penstock_daemon.recorder import Recorder
 from penstock_daemon.recording import Recording
@@ -60,7 +60,7 @@ from penstock_daemon.shared_memory.parts import SharedMemory
 from penstock_daemon.snapshot import SnapshotTaker, predictions_of
 from penstock_daemon.socket_guard import AddressGuard, ListenError, check_port_free, guard_address
 
-SERVICES: Final = (SERVICE, "penstock.v1.ModelService", "penstock.v1.LatencyService")
+SERVICES: Final = (SERVICE, "penstock.v1.ModelService", "penstock.v1.LatencyService", "penstock.v1.DaemonService")
 _STOP_RECORDER_S: Final = 5.0
 
 _log = structlog.get_logger("penstock.daemon")
@@ -204,21 +204,7 @@ class Daemon:
             ) from error
 
     async def _listen(self, address: UnixAddress | TcpAddress) -> None:
-        server = grpc.aio.server(
-            interceptors=(ReadableRequests(self.sessions.count_refusal),),
-            options=(
-                ("grpc.so_reuseport", 0),
-                ("grpc.http2.bdp_probe", 0),
-                ("grpc.enable_channelz", 0),
-                ("grpc.max_receive_message_length", self.config.server.message_bytes_max),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.max_concurrent_streams", 4 * self.config.sessions.max + 64),
-                ("grpc.keepalive_time_ms", 20_000),  # Finds hosts that are gone; sessions have heartbeats of their own.
-                ("grpc.keepalive_timeout_ms", 10_000),
-                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-            ),
-        )
+        server = make_server(self.config, self.sessions.count_refusal)
         server.add_generic_rpc_handlers((self.predictions.handler(),))
         model_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelService(self.models, self.sessions, self._feeds, self._link), server
@@ -226,7 +212,7 @@ class Daemon:
         latency_pb2_grpc.add_LatencyServiceServicer_to_server(
             LatencyService(self.engine.buffers, self._budget.breaker_open), server
         )
-        leave_out_lost_clients()
+        daemon_pb2_grpc.add_DaemonServiceServicer_to_server(DaemonService(self._parts()), server)
         await admin_services.set_health(self._health, SERVICES, serving=False)
         admin_services.add_health(server, self._health)
         admin_services.add_reflection(server, SERVICES)
@@ -247,6 +233,22 @@ class Daemon:
         self._guard.after_bind(self._shared.group if self._shared else None)
         if self._shared is not None:
             self._shared.listen()
+
+    def _parts(self) -> DaemonParts:
+        return DaemonParts(
+            version=self.version,
+            daemon_id=self.daemon_id,
+            engine=self.engine,
+            models=self.models,
+            sessions=self.sessions,
+            predictions=self.predictions,
+            readiness=self._readiness,
+            budget=self._budget,
+            clocks=self._clocks,
+            device=self._device,
+            feeds=self._feeds,
+            self_watch=lambda: self._self_watch.snapshot() if self._housekeeper else None,
+        )
 
     def _make_engine(self) -> tuple[Engine, Choice]:
         """Choose what predicts, and make the engine on it. Runs on an executor thread: a GPU takes seconds."""

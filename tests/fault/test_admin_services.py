@@ -25,7 +25,7 @@ from support.scrape import scrape
 from support.tick_arrays import quotes
 from support.victim import wait_until
 
-SERVICES = ("penstock.v1.PredictionService", "penstock.v1.ModelService", "penstock.v1.LatencyService")
+SERVICES = tuple(f"penstock.v1.{name}Service" for name in ("Prediction", "Model", "Latency", "Daemon"))
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
@@ -90,6 +90,7 @@ def test_garbage_is_refused_by_every_service(daemon: RunningDaemon, channel: grp
         lambda: channel.unary_unary("/grpc.health.v1.Health/Check")(b"\xff", timeout=20),
         lambda: list(channel.unary_stream("/grpc.health.v1.Health/Watch")(b"\xff", timeout=20)),
         lambda: list(channel.unary_stream("/penstock.v1.LatencyService/WatchLatency")(b"\xff", timeout=20)),
+        lambda: list(channel.unary_stream("/penstock.v1.DaemonService/WatchDaemon")(b"\xff", timeout=20)),
         lambda: list(
             channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")(
                 iter([b"\xff"]), timeout=20

@@ -17,6 +17,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from penstock.v1 import daemon_pb2, daemon_pb2_grpc
 from support.daemon import RunningDaemon, launch_daemon, running_daemon, small
 from support.raw_stream import RawStream, StreamEndError, undisturbed
 from support.tick_arrays import quotes
@@ -181,6 +182,14 @@ def test_readiness_follows_the_compilation_which_the_next_start_is_spared(
                 return health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=START_S).status
 
             assert status() == NOT_SERVING
+            warming = daemon_pb2_grpc.DaemonServiceStub(channel).DescribeDaemon(
+                daemon_pb2.DescribeDaemonRequest(), timeout=START_S
+            )
+            assert list(warming.snapshot.reasons) == [daemon_pb2.NOT_SERVING_REASON_STARTING]
+            assert not warming.snapshot.serving
+            told = {field.name for field, _ in warming.snapshot.ListFields()}
+            assert {"identity", "clocks"} <= told
+            assert not {"model", "engine", "self_watch"} & told
             assert not cold.events("serving")
             with RawStream(cold.address) as early, pytest.raises(StreamEndError) as refused:
                 early.hello()

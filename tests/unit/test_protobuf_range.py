@@ -30,7 +30,7 @@ from concurrent import futures
 
 import google.protobuf, grpc, numpy
 from penstock.v1 import latency_pb2, latency_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2, prediction_pb2_grpc
-from penstock.v1 import records, status_pb2
+from penstock.v1 import daemon_pb2, daemon_pb2_grpc, records, status_pb2
 
 response = prediction_pb2.StreamPredictionsResponse.FromString(bytes.fromhex(sys.argv[1]))
 details = status_pb2.StatusDetails(code=9)
