@@ -88,6 +88,21 @@ def test_load_gives_the_figures_of_its_raw_times(
     assert found["p50_us"] == np.median([repeat["p50_us"] for repeat in found["repeats"]])
 
 
+def test_feed_gives_the_figures_of_its_raw_times(
+    market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = tmp_path / "feed.npy"
+    found = run(capsys, "feed", "--ticks", str(market), "--seconds", "0.3", "--repeat", "1", "--raw", str(raw))
+    assert found.keys() >= LATENCY_KEYS | {f"delivery_{key}" for key in LATENCY_KEYS} | {"player_late_p99_us", "stalls"}
+    rows = np.load(raw)
+    assert found["messages"] == found["predictions"] == len(rows) > 0
+    assert (found["lost"], found["gaps"], found["unstamped"], found["unsound"]) == (0, 0, 0, 0)
+    for prefix, end in (("", "sent"), ("delivery_", "received")):
+        figures = latency_figures(rows["scheduled"], rows[end])
+        assert {key: found[f"{prefix}{key}"] for key in LATENCY_KEYS} == {key: figures[key] for key in LATENCY_KEYS}
+    assert found["payload"] == "dbn"
+
+
 def test_throughput_counts_every_prediction(market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw = tmp_path / "throughput.npy"
     found = run(capsys, "throughput", "--ticks", str(market), "--count", "9000", "--repeat", "2", "--raw", str(raw))

@@ -19,7 +19,8 @@ from penstock_tuning.bench.processes import DaemonOptions, daemon
 
 
 @pytest.mark.parametrize(
-    "name", ["", "grpc", "load", "throughput", "memory", "startup", "kernels", "stamps", "reference", "gpu", "all"]
+    "name",
+    ["", "grpc", "load", "feed", "throughput", "memory", "startup", "kernels", "stamps", "reference", "gpu", "all"],
 )
 def test_help_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*([name] if name else []), "--help"]) == 0
@@ -35,6 +36,10 @@ def test_help_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> N
         (["load", "--seconds", "nan"], "--seconds must be above 0 and below 1,000,000: seconds=nan"),
         (["load", "--speed", "-1"], "--speed must be above 0 and below 1,000,000: speed=-1.0"),
         (["load", "--ticks", "nothing.dbn"], "--ticks names no file: ticks='nothing.dbn'"),
+        (["feed", "--repeat", "0"], "--repeat must be from 1 to 1,000: repeat=0"),
+        (["feed", "--seconds", "0"], "--seconds must be above 0 and below 1,000,000: seconds=0.0"),
+        (["feed", "--date", "today"], "--date must be a day as YYYY-MM-DD: date='today'"),
+        (["feed", "--date", "2010-12-24"], "--date is for an ITCH file: name one with --ticks"),
         (["throughput", "--count", "0"], "--count must be from 1 to 5,000,000: count=0"),
         (["kernels", "--rounds", "0"], "--rounds must be from 1 to 1,000: rounds=0"),
         (["stamps", "--rounds", "0"], "--rounds must be from 1 to 1,000: rounds=0"),

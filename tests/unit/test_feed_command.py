@@ -43,6 +43,8 @@ def test_an_itch_file_is_its_messages_by_their_time_of_day(tmp_path, name, lengt
     file = open_feed_file(write_itch(tmp_path / name, messages, lengths=lengths), DAY)
     found = [bytes(file.blocks[start + 2 : end]) for start, end in zip(file.starts, file.starts[1:], strict=False)]
     assert (file.payload, found) == (PAYLOAD_ITCH, messages)
+    told = [int.from_bytes(file.blocks[start : start + 2], "big") for start in file.starts[:-1]]
+    assert told == [len(message) for message in messages]
     assert int(file.times_ns[0]) == int(dt.datetime(2010, 12, 24, 9, 30, tzinfo=dt.UTC).timestamp()) * 10**9
     assert np.array_equal(np.diff(file.times_ns), np.full(29, 5))
 

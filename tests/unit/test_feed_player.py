@@ -127,6 +127,24 @@ def test_faults_on_both_lines_are_the_same_ones_and_the_same_again_with_the_same
     assert len(heard[0]) < 2 + 300 / 4
 
 
+def test_a_packet_that_was_kept_back_is_sent_before_silence_and_before_the_end(tmp_path):
+    ticks = quotes(5)
+    ticks["ts_recv"] = ticks["ts_recv"][0] + np.array([0, 0, 300_000_000, 300_000_000, 300_000_000], np.uint64)
+    write_ticks(tmp_path / "day.dbn", ticks, TWO[:1])
+    with FeedListener() as line:
+        faults = FaultPlan(reorder=1.0)
+        plan = plan_for(tmp_path / "day.dbn", line, speed=1.0, heartbeat_s=0.05, faults=faults, payload_bytes_max=102)
+        play(plan)
+        heard = [(header.sequence, header.count) for header in line.until_end().headers]
+    assert [sequence for sequence, count in heard if count == 1] == [2, 1, 4, 3, 5]
+    file = open_feed_file(tmp_path / "day.dbn", None)
+    with FeedListener() as line:
+        group = (parse_group("--group", line.group),)
+        play(FeedPlan(file.part(slice(0, 3)), group, SESSION, heartbeat_s=0.05, faults=faults, payload_bytes_max=184))
+        heard = [(header.sequence, header.count) for header in line.until_end().headers]
+    assert heard.index((1, 2)) < heard.index((3, 0)), "the first packet was kept back through the silence"
+
+
 def recover(address: str, heard: dict[int, bytes], count: int) -> None:
     """Ask for what is missing of *count* messages until nothing is, after requests that deserve no answer."""
     host, _, port = address.rpartition(":")

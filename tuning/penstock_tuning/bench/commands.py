@@ -19,6 +19,7 @@ from penstock_tuning.bench.settings import Bench
 
 NAMES = (
     "load",
+    "feed",
     "grpc",
     "throughput",
     "memory",
@@ -84,7 +85,17 @@ def _planned(options: Namespace) -> dict[str, Callable[[Bench], Outcome]]:
 
         wanted = gpu.GpuSettings(options.index, options.quick, options.seconds)
         return {"gpu": lambda bench: gpu.measure(wanted, bench)}
-    from penstock_tuning.bench import kernel_times, load, memory, reference, round_trips, stamps, startup, throughput
+    from penstock_tuning.bench import (
+        feed,
+        kernel_times,
+        load,
+        memory,
+        reference,
+        round_trips,
+        stamps,
+        startup,
+        throughput,
+    )
 
     share = 0.1 if given.get("quick") else 1.0
 
@@ -94,6 +105,9 @@ def _planned(options: Namespace) -> dict[str, Callable[[Bench], Outcome]]:
 
     grpc = round_trips.RoundTripSettings(number("trips", 3_000), given.get("block", 100), given.get("repeat", 5))
     open_loop = load.LoadSettings(given.get("speed", 1.0), number("seconds", 30.0), given.get("repeat", 3))
+    played = feed.FeedSettings(
+        given.get("speed", 1.0), number("seconds", 30.0), given.get("repeat", 3), given.get("date", "")
+    )
     full_speed = throughput.ThroughputSettings(number("count", 500_000), given.get("repeat", 3))
     held = memory.MemorySettings(number("count", 1_000_000))
     starts = startup.StartupSettings(given.get("repeat", 3))
@@ -102,6 +116,7 @@ def _planned(options: Namespace) -> dict[str, Callable[[Bench], Outcome]]:
     stamped = stamps.StampSettings(given.get("rounds", 301), bool(given.get("quick")))
     measures: dict[str, Callable[[Bench], Outcome]] = {
         "load": lambda bench: load.measure(open_loop, bench),
+        "feed": lambda bench: feed.measure(played, bench),
         "grpc": lambda bench: round_trips.measure(grpc, bench),
         "throughput": lambda bench: throughput.measure(full_speed, bench),
         "memory": lambda bench: memory.measure(held, bench),

@@ -45,6 +45,7 @@ AIMS: Final[dict[str, tuple[Aim, ...]]] = {
         Aim("share_within_5ms_outside_stalls", 0.999, at_least=True),
         Aim("lost", 0),
     ),
+    "feed": (Aim("p99_us", 5000), Aim("delivery_p99_us", 5000), Aim("lost", 0), Aim("gaps", 0)),
     "throughput": (Aim("grpc_predictions_per_s", 100_000, at_least=True),),
     "memory": (Aim("growth_kib_over_million_ticks", 1024), Aim("engine_allocations", 0)),
     "startup": (Aim("second_serving_s", 5.0), Aim("first_serving_s", 30.0)),
