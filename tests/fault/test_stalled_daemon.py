@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 
 from penstock.v1 import latency_pb2, latency_pb2_grpc
 from penstock.v1 import prediction_pb2 as pb
-from penstock.v1.records import PredictionFlag, Stage
+from penstock.v1.records import Clock, PredictionFlag, Stage, predictions_from_bytes
 from penstock_client import Instrument
 from penstock_client.blocking import connect
 from penstock_client.cli import main
 from support.daemon import RunningDaemon, running_daemon, small
+from support.feed_rig import free_port, packet, send_to
 from support.raw_stream import RawStream, run_through
 from support.scrape import scrape
 from support.tick_arrays import quotes
@@ -28,6 +30,7 @@ from support.tick_arrays import quotes
 BURST = 64
 STALL_S = 0.02  # More than three times the stale bound.
 CLOSE_S = 3.0
+GROUP = "239.255.77.9"
 PATIENCE_S = 20.0
 TOO_OLD = PredictionFlag.LATE | PredictionFlag.STALE | PredictionFlag.SKIPPED
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -35,9 +38,18 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory, repository_root: Path) -> Iterator[RunningDaemon]:
+def port() -> int:
+    return free_port(GROUP)
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, repository_root: Path, port: int) -> Iterator[RunningDaemon]:
     folder = tmp_path_factory.mktemp("stalled")
     sets = (
+        f"feed.group={GROUP}:{port}",
+        "feed.interface=lo",
+        "feed.payload=dbn",
+        "feed.instruments=A=1",
         "metrics.address=127.0.0.1:0",
         f"budget.breaker_run={BURST}",
         f"budget.breaker_close_s={CLOSE_S}",
@@ -140,16 +152,38 @@ def test_stall_is_flagged_counted_told_and_over_again(
     assert flags["STALE"] <= flags["LATE"]
 
 
+@contextlib.contextmanager
+def stopped(daemon: RunningDaemon) -> Iterator[None]:
+    """Stop a daemon as a whole, and let it go on once what the block has done is old."""
+    os.kill(daemon.pid, signal.SIGSTOP)
+    assert os.WIFSTOPPED(os.waitpid(daemon.pid, os.WUNTRACED)[1])
+    yield
+    time.sleep(STALL_S)  # The stall itself, as above.
+    os.kill(daemon.pid, signal.SIGCONT)
+
+
+def await_added(daemon: RunningDaemon, before: dict[str, float], expected: dict[str, float]) -> None:
+    """Wait until the metrics say what was added since *before*: answers may come first."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while True:
+        now = scrape(daemon)
+        added = {name: now[name] - before[name] for name in expected}
+        if added == expected:
+            return
+        assert time.monotonic() < deadline_s, added
+
+
+def over(path: str, stage: str) -> str:
+    return f'penstock_stage_over_budget_total{{path="{path}",stage="{stage}"}}'
+
+
 def test_ticks_that_grew_old_while_the_whole_daemon_was_stopped_are_told_as_that(daemon: RunningDaemon) -> None:
     before = scrape(daemon)
     found: list[NDArray[np.void]] = []
     with connect(daemon.address, instruments=[Instrument(1, "SYMBOL1")], shared_memory=True) as session:
         assert session.welcome.budget_ns == 4_500_500, "each path has its own"
-        os.kill(daemon.pid, signal.SIGSTOP)
-        assert os.WIFSTOPPED(os.waitpid(daemon.pid, os.WUNTRACED)[1])
-        session.send(quotes(BURST))  # Into memory: nobody has to be there.
-        time.sleep(STALL_S)  # The stall itself, as above.
-        os.kill(daemon.pid, signal.SIGCONT)
+        with stopped(daemon):
+            session.send(quotes(BURST))  # Into memory: nobody has to be there.
         while sum(map(len, found)) < BURST:
             batch = session.receive(PATIENCE_S)
             assert batch is not None
@@ -157,13 +191,38 @@ def test_ticks_that_grew_old_while_the_whole_daemon_was_stopped_are_told_as_that
     answers = np.concatenate(found)
     assert ((answers["flags"] & np.uint32(TOO_OLD)) == np.uint32(TOO_OLD)).all()
     assert answers["stage_ns"][:, Stage.RING].min() > STALL_S * 1e9
-    added = {
+    expected = {
         "penstock_breaker_openings_total": 1,
         "penstock_old_ticks_total": BURST,
-        'penstock_stage_over_budget_total{path="shared_memory",stage="ring"}': BURST,
-        'penstock_stage_over_budget_total{path="shared_memory",stage="total"}': BURST,
-        'penstock_stage_over_budget_total{path="grpc",stage="total"}': 0,
+        over("shared_memory", "ring"): BURST,
+        over("shared_memory", "total"): BURST,
+        over("grpc", "total"): 0,
     }
-    deadline_s = time.monotonic() + PATIENCE_S
-    while {name: (after := scrape(daemon))[name] - before[name] for name in added} != added:  # The answers came first.
-        assert time.monotonic() < deadline_s, {name: after[name] - before[name] for name in added}
+    await_added(daemon, before, expected)
+
+
+def test_packets_that_grew_old_in_the_socket_are_told_by_the_kernel_s_stamps(daemon: RunningDaemon, port: int) -> None:
+    before = scrape(daemon)
+    subscribe = "/penstock.v1.PredictionService/Subscribe"
+    with grpc.insecure_channel(daemon.address) as channel, send_to(GROUP, port) as line:
+        call = channel.unary_stream(subscribe, response_deserializer=pb.SubscribeResponse.FromString)
+        stream = call(pb.SubscribeRequest().SerializeToString(), timeout=3 * PATIENCE_S)
+        assert next(stream).subscribed.budget_ns == 5_000_000
+        with stopped(daemon):
+            for number in range(1, BURST + 1):
+                line.send(packet(number))
+        found: list[NDArray[np.void]] = []
+        while sum(map(len, found)) < BURST:
+            found.append(predictions_from_bytes(next(stream).predictions.records))
+    answers = np.concatenate(found)
+    assert set(answers["clock"]) == {Clock.KERNEL}
+    assert ((answers["flags"] & np.uint32(TOO_OLD)) == np.uint32(TOO_OLD)).all()
+    assert answers["stage_ns"][:, Stage.RECEIVE].min() > STALL_S * 1e9, "they waited in the socket"
+    expected = {
+        "penstock_breaker_trips_total": 1,
+        "penstock_old_ticks_total": BURST,
+        over("feed", "receive"): BURST,
+        over("feed", "total"): BURST,
+        over("shared_memory", "total"): 0,
+    }
+    await_added(daemon, before, expected)
