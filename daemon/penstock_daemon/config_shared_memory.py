@@ -23,7 +23,8 @@ class SharedMemoryConfig:
     address: Annotated[
         str,
         UnixSocketOrNone(),
-        "Where they attach: a Unix socket. Left out, it is server.address with .shm after it, where that is a Unix socket.",
+        "Where they attach: a Unix socket. Left out, it is server.address with .shm after it, where that is a Unix socket "
+        "and the path still fits 107 bytes.",
     ] = ""
     group: Annotated[
         str,

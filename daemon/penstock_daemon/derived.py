@@ -5,9 +5,10 @@ Pure functions of a Config without a fault; what only the kernels can refuse is 
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
-from penstock_daemon.addresses import UnixAddress, parse_address
+from penstock_daemon.addresses import UNIX_PATH_BYTES_MAX, UnixAddress, parse_address
 from penstock_daemon.budgets import OLD_TICKS, bounds_of
 from penstock_daemon.config import Config
 from penstock_daemon.config_feed import split_instruments
@@ -36,7 +37,10 @@ def attach_address(config: Config) -> UnixAddress | None:
         assert isinstance(address, UnixAddress), "the configuration allows Unix sockets alone"
         return address
     server = parse_address(config.server.address)
-    return UnixAddress(server.path.with_name(server.path.name + ".shm")) if isinstance(server, UnixAddress) else None
+    if not isinstance(server, UnixAddress):
+        return None
+    path = server.path.with_name(server.path.name + ".shm")
+    return UnixAddress(path) if len(os.fsencode(path)) <= UNIX_PATH_BYTES_MAX else None
 
 
 def engine_sizes(config: Config) -> EngineSizes:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from penstock.v1.shared_ring import REFUSED_FLAG, SegmentEnd
 from support.daemon import RunningDaemon, running_daemon, small
 from support.raw_stream import RawStream, StreamEndError, hash_of, instruments, run_through, undisturbed
 from support.scrape import scrape
-from support.segment_client import AttachRefusedError, SegmentClient, attach
+from support.segment_client import AttachRefusedError, SegmentClient, attach, request
 from support.tick_arrays import quotes
 from support.tick_stream import tick_stream
 from support.victim import wait_until
@@ -197,8 +200,33 @@ def test_resume_must_ask_for_what_the_session_has(daemon: RunningDaemon) -> None
     assert refused.value.reason == "RESUME_SHARED_MEMORY"
 
 
+def group_setting(name: str) -> tuple[str, ...]:
+    """Open the sockets to a group: which root alone may choose at will."""
+    return (f"shared_memory.group={name}",) if os.geteuid() == 0 else ()
+
+
+def member_may_speak(path: Path, group: int) -> None:
+    """Connect as another user, whose supplementary group it is: the socket and the daemon let it, its token is refused."""
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(path.with_suffix("").stat().st_mode) == 0o660
+    assert path.stat().st_gid == path.with_suffix("").stat().st_gid == group
+    for folder in path.parents:
+        if folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    script = (
+        "import os, socket, sys\n"
+        f"os.setgroups([{group}]); os.setgid(65534); os.setuid(65534)\n"
+        "one = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); one.connect(sys.argv[1])\n"
+        "one.send(bytes.fromhex(sys.argv[2])); sys.stdout.write(one.recv(1024)[16:].decode())\n"
+    )
+    command = [sys.executable, "-c", script, str(path), request(bytes(16)).hex()]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("token: ")
+
+
 def test_drain_answers_what_was_published_and_says_so(tmp_path: Path) -> None:
-    with running_daemon(tmp_path, *small(tmp_path)) as daemon:
+    group = grp.getgrall()[-1]
+    with running_daemon(tmp_path, *small(tmp_path, *group_setting(group.gr_name))) as daemon:
+        if os.geteuid() == 0:
+            member_may_speak(Path(daemon.address.removeprefix("unix:") + ".shm"), group.gr_gid)
         with shared(daemon, instruments=instruments(1)) as (stream, segment):
             run_segment(segment, TICKS[:20])
             segment.publish(TICKS[20:120])
@@ -211,11 +239,3 @@ def test_drain_answers_what_was_published_and_says_so(tmp_path: Path) -> None:
         assert daemon.process.wait(20) == 0
     assert not Path(daemon.address.removeprefix("unix:") + ".shm").exists()
     assert not Path(daemon.address.removeprefix("unix:") + ".shm.lock").exists()
-
-
-def test_daemon_without_shared_memory_says_so(tmp_path: Path) -> None:
-    with running_daemon(tmp_path, *small(tmp_path, "shared_memory.enabled=false")) as daemon:
-        assert not os.path.lexists(daemon.address.removeprefix("unix:") + ".shm")
-        with RawStream(daemon.address) as stream, pytest.raises(StreamEndError) as refused:
-            stream.hello(shared_memory=True)
-        assert refused.value.reason == "SHARED_MEMORY_DISABLED"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from numba.core.runtime import _nrt_python, rtsys
 
 from penstock.v1 import shared_ring as layout
 from penstock.v1.records import PredictionFlag, Stage
@@ -189,6 +190,21 @@ def punch_hole(descriptor: int, offset: int, length: int) -> None:
         ctypes.c_long(length),
     )
     assert libc.fallocate(*arguments) == 0, os.strerror(ctypes.get_errno())
+
+
+def test_engine_allocates_nothing_with_segments(engine: Engine) -> None:
+    _nrt_python.memsys_enable_stats()
+    try:
+        with attached(engine, 1) as client:
+            client.publish(TICKS[:60])
+            client.predictions(60)
+            before = rtsys.get_allocation_stats().alloc
+            for start in range(60, 600, 60):
+                client.publish(TICKS[start : start + 60])
+                client.predictions(60)
+            assert rtsys.get_allocation_stats().alloc == before
+    finally:
+        _nrt_python.memsys_disable_stats()
 
 
 def test_held_source_is_not_taken_from(engine: Engine) -> None:
