@@ -200,6 +200,22 @@ def test_packets_far_beyond_that_go_on_from_each_other_are_believed(rig):
     assert rig.word(memory.LOST) == 10**12 + CONFIRM - 1 - 2
 
 
+def test_a_feed_that_was_led_astray_by_its_first_packet_finds_back(rig):
+    rig.offer(moldudp64.pack_header(SESSION, 10**9, moldudp64.HEARTBEAT))
+    for first in range(1, 3 + LEFT_CONFIRM):
+        rig.offer(packet(first), after_ns=QUIET_NS // LEFT_CONFIRM)
+    assert rig.bids()[-1] == 2 + LEFT_CONFIRM
+    assert rig.word(memory.SESSIONS) == 2
+
+
+def test_a_slower_line_takes_nothing_back(rig):
+    for first in range(1, 2 * WINDOW, 8):
+        rig.offer(packet(first, 8))
+    for first in range(1, 2 * WINDOW, 8):
+        rig.offer(packet(first, 8), LINE_B)
+    assert rig.bids() == list(range(1, 2 * WINDOW + 1))
+
+
 def test_a_session_joined_late_has_unsound_books(rig):
     rig.offer(packet(WINDOW + 100, 0))
     assert (rig.word(memory.LATE_JOINS), rig.word(memory.EXPECTED)) == (1, WINDOW + 100)

@@ -5,6 +5,7 @@ A packet is taken for what it says only as far as others bear it out:
     another session         at once where this one has ended or is quiet; else after CONFIRM packets of it in a row
     the session just left   LEFT_CONFIRM of them: the slower line is still in it
     beyond the window       where it follows what is known, the oldest gaps are given up for it; else after CONFIRM in a row
+    far behind              LEFT_CONFIRM of them, while nothing new comes: what was expected was never true; begin again there
 
 Lines are equal: the first that brings a message wins, and the others' copies are compared with it.
 """
@@ -73,6 +74,9 @@ def take_packet(f: Any, books: Any, ring: Any, line: int, data: Any, at: int, le
             words[feed.OTHER_SESSION] += 1
             return
         _begin_session(f, books, high, low, sequence, count)
+        words[feed.FRESH_NS] = now_ns
+    elif count > 0 and line != feed.LINE_RECOVERY and _fell_back(f, sequence, count, now_ns):
+        _begin_session(f, books, high, low, sequence, count)
     words[feed.HEARD_NS] = now_ns
     words[feed.OTHER_COUNT] = 0
     end = sequence + count
@@ -89,6 +93,8 @@ def take_packet(f: Any, books: Any, ring: Any, line: int, data: Any, at: int, le
     elif _take_messages(f, books, ring, line, data, at, sequence, count, stamps):
         words[feed.DATA_PACKETS] += 1
         words[feed.FAR_COUNT] = 0
+        words[feed.BEHIND_COUNT] = 0
+        words[feed.FRESH_NS] = now_ns
         words[feed.ENDED] = 0
     else:
         words[feed.DUPLICATE_PACKETS] += 1
@@ -132,6 +138,18 @@ def _admitted(words: Any, high: int, low: int, sequence: int, count: int, now_ns
 
 
 @part
+def _fell_back(f: Any, sequence: int, count: int, now_ns: int) -> bool:
+    """Return whether the session goes on far behind what was expected, and nothing else does: that was never true."""
+    words = f.words
+    if sequence + count + f.slots.shape[0] >= words[feed.EXPECTED]:
+        return False
+    follows = words[feed.BEHIND_COUNT] > 0 and sequence == words[feed.BEHIND_NEXT]
+    words[feed.BEHIND_COUNT] = words[feed.BEHIND_COUNT] + 1 if follows else 1
+    words[feed.BEHIND_NEXT] = sequence + count
+    return words[feed.BEHIND_COUNT] >= LEFT_CONFIRM and now_ns - words[feed.FRESH_NS] > QUIET_NS
+
+
+@part
 def _begin_session(f: Any, books: Any, high: int, low: int, sequence: int, count: int) -> None:
     """Leave the session there was and begin another, joined where its first packet here is."""
     words = f.words
@@ -145,6 +163,7 @@ def _begin_session(f: Any, books: Any, high: int, low: int, sequence: int, count
     words[feed.DISCARDED] += words[feed.HELD]
     for word in (feed.HELD, feed.GAP_SINCE_NS, feed.ENDED, feed.FAR_COUNT, feed.OTHER_COUNT, feed.ATTEMPTS):
         words[word] = 0
+    words[feed.BEHIND_COUNT] = 0
     for place in range(window):
         f.slots[place, feed.SLOT_SEQUENCE] = 0
     words[feed.SESSIONS] += 1

@@ -103,6 +103,9 @@ LEFT_LOW: Final = 22
 TICK_SEQUENCE: Final = 23  # Ticks published; the sequence of the next.
 UNFLUSHED: Final = 24  # Ticks written since the cursor was moved.
 PASSES: Final = 25  # How often the thread looked; grows while it lives.
+FRESH_NS: Final = 26  # When a packet with a new message came last, monotonic.
+BEHIND_COUNT: Final = 27  # Packets in a row from before all that the window knows, and where the last one ended.
+BEHIND_NEXT: Final = 28
 
 # --- Words: counts; they only grow ------------------------------------------------------------------------------------------
 
