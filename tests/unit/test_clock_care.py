@@ -348,6 +348,7 @@ def test_recorder_behind_its_venue_is_counted_and_changes_no_forecast(running: C
         found = predict(engine, source, late, first=len(late))
         snapshot = care.snapshot()
     assert (snapshot.behind_venue, snapshot.behind_venue_max_ns) == (12, 1_400_000_000)
+    assert (Base.GPU in {offset.of for offset in snapshot.offsets}) == isinstance(made, tuple)
     assert (found["forecasts"] == expected["forecasts"]).all()
     aged = int(PredictionFlag.LATE | PredictionFlag.STALE)  # By this machine, for all that is known.
     assert (found["flags"] | aged == expected["flags"] | aged).all()
