@@ -117,8 +117,8 @@ class PredictionService:
             hold.lose(self._not_now())
         for session in self._table.sessions:
             session.wake.set()
-        self.subscribe.drain()
-        streams = [*self._streams, *self.subscribe.streams]
+        await self.subscribe.drain()
+        streams = list(self._streams)
         if streams:
             await asyncio.wait(streams)
 

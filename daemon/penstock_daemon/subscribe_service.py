@@ -80,12 +80,23 @@ class SubscribeService:
         for one in self._feeds.values():
             one.keep(now_ns, self._heartbeat_interval_ns)
 
-    def drain(self) -> None:
-        """Let every subscriber have what is queued, and Goodbye; ``streams`` end then."""
-        self._draining = True
-        for one in self._feeds.values():
-            for subscriber in one.subscribers:
-                subscriber.wake.set()
+    async def drain(self) -> None:
+        """Wait until every subscriber has had all that its feed gave to the engine, and Goodbye; the caller bounds the wait.
+
+        The feeds must have stopped. Afterwards no answers are taken any more: the engine may stop.
+        """
+        try:
+            for one in self._feeds.values():
+                await one.settle()
+            self._draining = True
+            for one in self._feeds.values():
+                for subscriber in one.subscribers:
+                    subscriber.wake.set()
+            if self.streams:
+                await asyncio.wait(list(self.streams))
+        finally:
+            for one in self._feeds.values():
+                one.close()
 
     async def _stream(self, data: bytes, context: Any) -> None:
         task = asyncio.current_task()

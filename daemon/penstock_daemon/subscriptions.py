@@ -29,6 +29,8 @@ from penstock_daemon.sessions import ANSWERS_PER_MESSAGE
 
 QUEUE_PREDICTIONS_MAX: Final = 65_536  # Of one subscriber: 8 MiB, and at 10,000 ticks/s more than six seconds.
 SUBSCRIBERS_MAX: Final = 256
+MESSAGES_AT_ONCE: Final = 4  # Per filter, between two turns of the event loop.
+_SETTLE_S: Final = 0.001
 _SPECIAL: Final = np.uint32(memory.ANSWER_REFUSED | memory.ANSWER_REBUILT)
 
 Wanted = frozenset[int] | None  # Instrument ids; None for all.
@@ -124,6 +126,8 @@ class Subscriptions:
         self._answers = engine.buffers.prediction_slots[feed.source]
         self._answer_bytes = memoryview(self._answers.view(np.uint8).reshape(-1))
         self._groups: dict[Wanted, list[Subscriber]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
         link.listen(feed.source, self._on_answers)
         self._on_answers()  # What came before anybody listened.
 
@@ -167,14 +171,24 @@ class Subscriptions:
             if interval_ns and now_ns - subscriber.said_ns > interval_ns:
                 subscriber.wake.set()
 
+    async def settle(self) -> None:
+        """Wait until every tick that its ring holds is predicted, and the prediction queued; the caller bounds the wait."""
+        source = self.feed.source
+        engine = self._engine
+        while (  # noqa: ASYNC110 - Only when the daemon stops; the rings are watched already, by _on_answers.
+            engine.cursor(source, memory.PREDICTION_CONSUMED) < engine.cursor(source, memory.TICK_PUBLISHED)
+        ):
+            await asyncio.sleep(_SETTLE_S)
+
     def close(self) -> None:
         """Listen no more; for when the engine stops."""
+        self._closed = True
         self._link.ignore(self.feed.source)
 
     def _on_answers(self) -> None:
-        """Take all answers out of the ring, and give them to whoever wants them."""
+        """Take all answers out of the ring, and give them to whoever wants them; then it is the writers' turn."""
         source = self.feed.source
-        while True:
+        for _ in range(MESSAGES_AT_ONCE):
             place, count, special = self._engine.answers(source, ANSWERS_PER_MESSAGE)
             if count == 0:
                 return
@@ -185,6 +199,8 @@ class Subscriptions:
                 if predictions:
                     batch = pb.PredictionBatch(records=records, sent_ns=sent_ns)
                     self._give(group, pb.SubscribeResponse(predictions=batch).SerializeToString(), predictions)
+        if not self._closed:
+            self._loop.call_soon(self._on_answers)  # A feed that never pauses must not hold up the event loop.
 
     def _records_for(self, wanted: Wanted, place: int, count: int, special: bool) -> tuple[bytes, int]:
         """Return the records that a filter leaves of *count* answers from *place* on, and how many they are."""

@@ -130,9 +130,10 @@ def test_without_reconnects_a_loss_is_the_end(engine, tmp_path):
             subscribe_server(tmp_path, TestFeed(engine), engine) as server,
             subscribe(server.address, reconnect=False) as subscription,
         ):
-            server.service.drain()
+            draining = asyncio.create_task(server.service.drain())
             with pytest.raises(SessionLost, match="draining"):
                 await subscription.receive(PATIENCE_S)
+            await draining
 
     asyncio.run(run())
 
