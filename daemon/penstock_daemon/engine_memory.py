@@ -64,7 +64,8 @@ BEHIND_VENUE: Final = 24 * WORDS_PER_LINE  # Owner: ticks that their recorder st
 BEHIND_VENUE_NS: Final = 25 * WORDS_PER_LINE  # Owner: by how much at most.
 ANCHOR_NS: Final = 26 * WORDS_PER_LINE  # Owner: CLOCK_MONOTONIC when it last read both clocks …
 ANCHOR_CYCLES: Final = 27 * WORDS_PER_LINE  # … and the processor's counter then.
-SHARED_WORDS: Final = 28 * WORDS_PER_LINE
+WOKE_NS: Final = 28 * WORDS_PER_LINE  # Engine: when it last woke from a sleep with segments attached, monotonic.
+SHARED_WORDS: Final = 29 * WORDS_PER_LINE
 
 # --- Cursors of a source --------------------------------------------------------------------------------------------
 

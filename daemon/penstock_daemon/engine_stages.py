@@ -236,7 +236,10 @@ def age_flags(m: Any, path: int, bulk: int, age_ns: int, now_ns: int) -> int:
             store_release(m.words, memory.LATE, m.words[memory.LATE] + 1)
         if age_ns > m.settings[memory.STALE_NS]:
             flags |= _STALE
-            _count_stale(m, now_ns)
+            store_release(m.words, memory.STALE, m.words[memory.STALE] + 1)
+            # A tick that waited in a segment while the engine slept may be one that its strategy rang no bell for.
+            if path != memory.PATH_SHARED_MEMORY or now_ns - m.words[memory.WOKE_NS] > m.settings[memory.STALE_NS]:
+                _count_stale(m, now_ns)
         elif m.words[memory.STALE_RUN] != 0:
             store_release(m.words, memory.STALE_RUN, 0)
     return flags
@@ -244,8 +247,7 @@ def age_flags(m: Any, path: int, bulk: int, age_ns: int, now_ns: int) -> int:
 
 @_part
 def _count_stale(m: Any, now_ns: int) -> None:
-    """Count a STALE prediction; a run of BREAKER_RUN trips the breaker once, and another run must begin."""
-    store_release(m.words, memory.STALE, m.words[memory.STALE] + 1)
+    """Count a STALE prediction for the breaker; a run of BREAKER_RUN trips it once, and another run must begin."""
     store_release(m.words, memory.STALE_LAST_NS, now_ns)
     run = m.words[memory.STALE_RUN] + 1
     if run == m.settings[memory.BREAKER_RUN]:

@@ -250,5 +250,6 @@ def end_pass(m: Any, work: int, started_ns: int, idle_since_ns: int) -> int:
     store_release(m.words, memory.SLEEPING, 0)
     if served:
         tell_sleeping(m, 0)
+        store_release(m.words, memory.WOKE_NS, clock_ns(_MONOTONIC))
     own(m)
     return idle_since_ns

@@ -17,7 +17,7 @@ from penstock.v1 import shared_ring as layout
 from penstock.v1.records import PredictionFlag, Stage
 from penstock.v1.shared_ring import REFUSED_FLAG, SegmentEnd
 from penstock_daemon import engine_memory as memory
-from penstock_daemon.engine import Engine
+from penstock_daemon.engine import Engine, EngineSettings
 from penstock_daemon.engine_memory import Command
 from support.engines import close_source, open_source, predict
 from support.raw_stream import hash_of
@@ -109,6 +109,22 @@ def test_client_that_stops_reading_ages_nobody(engine: Engine) -> None:
     waited_ns = rest["stage_ns"][:, Stage.RING].astype(np.int64)
     assert waited_ns.max() < 20_000_000 + 1_000_000_000
     assert waited_ns.min() >= 0
+
+
+def test_strategy_that_rings_no_bell_has_stale_answers_and_trips_no_breaker() -> None:
+    with segment_engine(settings=EngineSettings(breaker_run=2)) as engine, attached(engine, 1) as client:
+        stale = np.uint32(0)
+        while not stale:  # Until it published while the engine had long to sleep.
+            until(lambda: client.word(layout.ENGINE_SLEEPING_AT) == 1)
+            client.write(quotes(8))
+            client.published += 8
+            client.set_word(layout.TICK_PUBLISHED_AT, client.published)
+            stale = client.predictions(8)["flags"].min() & PredictionFlag.STALE
+        assert engine.buffers.words[[memory.BREAKER_TRIPS, memory.STALE_RUN, memory.STALE_LAST_NS]].tolist() == [
+            0,
+            0,
+            0,
+        ]
 
 
 @pytest.mark.parametrize(
