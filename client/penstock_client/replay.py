@@ -58,6 +58,7 @@ class ReplayPlan:
         client_name: in the daemon's logs.
         online_readout: whether forecasts are corrected by what followed the ticks. Its snapshots belong to a client
             name, so a replay that is to give the same predictions again has none.
+        shared_memory: whether ticks go through rings in memory that the daemon, on this host, hands over.
         timeout_s: for Welcome (at most CONNECT_DEADLINE_S), for a lost connection to come back, and for any answer that is outstanding.
         splits_seed: cut the ticks into batches at random places; None for natural batching.
         recording: of which session of a daemon the ticks are; None for any other ticks.
@@ -70,6 +71,7 @@ class ReplayPlan:
     model: str = ""
     client_name: str = "penstock replay"
     online_readout: bool = False
+    shared_memory: bool = False
     timeout_s: float = 30.0
     splits_seed: int | None = None
     recording: RecordedSession | None = None
@@ -187,6 +189,7 @@ async def replay_async(plan: ReplayPlan, look: Look | None = None) -> ReplayRun:
         connect_deadline_s=min(plan.timeout_s, CONNECT_DEADLINE_S),
         reconnect=ReconnectPolicy(give_up_after_s=plan.timeout_s),
         online_readout=plan.online_readout,
+        shared_memory=plan.shared_memory,
     )
     replayer = _Replayer(run, session, look)
     with _Signals(replayer.interrupt):

@@ -110,6 +110,11 @@ def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "the same ticks give the same predictions",
     )
     how.add_argument(
+        "--shared-memory",
+        action="store_true",
+        help="send ticks through memory shared with the daemon, which must run on this host (docs/shared-memory.md)",
+    )
+    how.add_argument(
         "--timeout",
         type=float,
         default=30.0,
@@ -265,6 +270,7 @@ def plan_of(options: argparse.Namespace) -> ReplayPlan:
         model=options.model,
         client_name="" if options.online else ReplayPlan.client_name,
         online_readout=options.online,
+        shared_memory=options.shared_memory,
         timeout_s=options.timeout,
         splits_seed=options.batch_splits,
         recording=recording,

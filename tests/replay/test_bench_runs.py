@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import penstock_kernels.predictor  # noqa: F401 - Fills the cache of compiled kernels, which the start-up test copies.
-from penstock_tuning.bench import cli, startup
+from penstock_tuning.bench import cli, shm, startup
 from penstock_tuning.bench.figures import latency_figures
 from penstock_tuning.bench.processes import scratch_folder
 from penstock_tuning.bench.settings import Bench
@@ -101,6 +101,21 @@ def test_feed_gives_the_figures_of_its_raw_times(
         figures = latency_figures(rows["scheduled"], rows[end])
         assert {key: found[f"{prefix}{key}"] for key in LATENCY_KEYS} == {key: figures[key] for key in LATENCY_KEYS}
     assert found["payload"] == "dbn"
+
+
+def test_shm_compares_every_side_in_one_run(market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = tmp_path / "shm.npy"
+    few = ("--trips", "50", "--count", "5000", "--seconds", "0.2", "--repeat", "1")
+    found = run(capsys, "shm", "--ticks", str(market), *few, "--raw", str(raw))
+    assert (found["lost"], found["replay_lost"]) == (0, 0)
+    assert found["predictions_per_s"] > 0
+    rows = np.load(raw)
+    for series, side in enumerate(shm.SIDES):
+        mine = rows[rows["series"] == series]
+        assert len(mine) == (10 if side in {"grpc", "blocking"} else 50)
+        assert found[f"{side}_p50_us"] == latency_figures(mine["scheduled"], mine["received"])["p50_us"]
+    assert found["speedup_p50"] == round(found["grpc_p50_us"] / found["rtt_p50_us"], 2)
+    assert found["ratio_to_floor"] == round(found["rtt_p50_us"] / (found["echo_p50_us"] + found["step_us"]), 3)
 
 
 def test_throughput_counts_every_prediction(market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

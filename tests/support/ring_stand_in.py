@@ -66,6 +66,7 @@ class RingStandIn:
         self.token = os.urandom(layout.TOKEN_BYTES)
         self.slots = slots
         self.refusal = b""
+        self.status = 9
         self.seals = SEALS
         self.beats = True
         self.answers_max = 1 << 60  # Then it answers no more.
@@ -152,7 +153,7 @@ class RingStandIn:
                 continue
             magic, version, _, token = layout.ATTACH_REQUEST.unpack(attached.recv(100))
             assert (magic, version, token) == (layout.ATTACH_MAGIC, layout.LAYOUT_VERSION, self.token)
-            status = 1 if self.refusal else 0
+            status = self.status if self.refusal else 0
             reply = layout.ATTACH_REPLY.pack(status, layout.LAYOUT_VERSION, self.bytes) + self.refusal
             if self.seals:
                 fcntl.fcntl(self._memory, fcntl.F_ADD_SEALS, self.seals)

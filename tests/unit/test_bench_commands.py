@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from penstock.v1 import prediction_pb2 as pb
+from penstock_daemon import grpc_server
 from penstock_daemon.config import Config
-from penstock_daemon.server import Daemon
 from penstock_tuning.bench import cli, commands, echo_server, placement, round_trip_client
 from penstock_tuning.bench.errors import BenchError
 from penstock_tuning.bench.outcome import Outcome
@@ -20,7 +20,21 @@ from penstock_tuning.bench.processes import DaemonOptions, daemon
 
 @pytest.mark.parametrize(
     "name",
-    ["", "grpc", "load", "feed", "throughput", "memory", "startup", "kernels", "stamps", "reference", "gpu", "all"],
+    [
+        "",
+        "grpc",
+        "shm",
+        "load",
+        "feed",
+        "throughput",
+        "memory",
+        "startup",
+        "kernels",
+        "stamps",
+        "reference",
+        "gpu",
+        "all",
+    ],
 )
 def test_help_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*([name] if name else []), "--help"]) == 0
@@ -32,6 +46,7 @@ def test_help_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> N
     ("arguments", "sentence"),
     [
         (["grpc", "--block", "0"], "--block must be from 1 to --trips=3000: block=0"),
+        (["shm", "--trips", "0"], "--trips must be from 1 to 10,000,000: trips=0"),
         (["load", "--repeat", "0"], "--repeat must be from 1 to 1,000: repeat=0"),
         (["load", "--seconds", "nan"], "--seconds must be above 0 and below 1,000,000: seconds=nan"),
         (["load", "--speed", "-1"], "--speed must be above 0 and below 1,000,000: speed=-1.0"),
@@ -78,7 +93,7 @@ def test_settings_of_the_environment_play_no_part(monkeypatch: pytest.MonkeyPatc
 
 
 def test_echo_server_has_the_options_of_the_daemons_server() -> None:
-    source = inspect.getsource(Daemon)
+    source = inspect.getsource(grpc_server)
     written = {"grpc.max_receive_message_length", "grpc.max_concurrent_streams"}  # From the configuration.
     for name, value in echo_server.OPTIONS:
         if name not in written:

@@ -97,6 +97,13 @@ def test_a_refusal_brings_the_daemons_sentence(tmp_path: Path):
             attached(stand_in)
 
 
+def test_a_refusal_that_another_stream_may_mend_is_an_os_error(tmp_path: Path):
+    with RingStandIn(tmp_path / "a.sock") as stand_in:
+        stand_in.refusal, stand_in.status = b"token: is too old", 16
+        with pytest.raises(ConnectionRefusedError, match="UNAUTHENTICATED: token: is too old"):
+            attached(stand_in)
+
+
 def answer_with(path: Path, reply: bytes, descriptors: list[int]) -> threading.Thread:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(path))

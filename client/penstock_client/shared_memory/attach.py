@@ -12,13 +12,23 @@ import os
 import select
 import socket
 import stat
+from typing import Final
 
 from penstock.v1 import shared_ring as layout
 from penstock_client.errors import DaemonProtocolError, SessionRefused
 from penstock_client.shared_memory.segment import Expected, Segment, map_segment
 from penstock_client.shared_memory.words import Fences
 
-_DESCRIPTORS = 2
+_DESCRIPTORS: Final = 2
+_CODES: Final = {
+    3: "INVALID_ARGUMENT",
+    7: "PERMISSION_DENIED",
+    8: "RESOURCE_EXHAUSTED",
+    14: "UNAVAILABLE",
+    16: "UNAUTHENTICATED",
+}
+# With another stream comes another token; memory, and room for connections, come back with time.
+_WORTH_TRYING_AGAIN: Final = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE", "UNAUTHENTICATED"})
 
 
 def begin(path: str, token: bytes) -> socket.socket:
@@ -55,7 +65,7 @@ def finish(attaching: socket.socket, expected: Expected | None, fences: Fences) 
 
     Raises:
         SessionRefused: the daemon said no, with its sentence.
-        OSError: it hung up.
+        OSError: it hung up, or said no for now.
         DaemonProtocolError: the reply, or the segment, is not what the contract says.
     """
     data, descriptors, flags, _ = socket.recv_fds(
@@ -70,7 +80,7 @@ def finish(attaching: socket.socket, expected: Expected | None, fences: Fences) 
         status, version, size = layout.ATTACH_REPLY.unpack_from(data)
         if status:
             said = data[layout.ATTACH_REPLY.size :].decode(errors="replace") or f"status {status}, no sentence"
-            raise SessionRefused(said, code="FAILED_PRECONDITION", reason="ATTACH_REFUSED")
+            raise _refusal(status, said)
         if version != layout.LAYOUT_VERSION:
             raise DaemonProtocolError(
                 f"the daemon's segments have layout version {version}: this client knows {layout.LAYOUT_VERSION}"
@@ -90,6 +100,14 @@ def finish(attaching: socket.socket, expected: Expected | None, fences: Fences) 
             if descriptor != kept:
                 os.close(descriptor)
     return segment
+
+
+def _refusal(status: int, said: str) -> SessionRefused | ConnectionRefusedError:
+    """Return what the daemon's *status*, the number of a gRPC status code, means: a refusal, or "try again"."""
+    code = _CODES.get(status, "FAILED_PRECONDITION")
+    if code in _WORTH_TRYING_AGAIN:
+        return ConnectionRefusedError(f"{code}: {said}")
+    return SessionRefused(said, code=code)
 
 
 def attach(path: str, token: bytes, timeout_s: float, fences: Fences, expected: Expected | None = None) -> Segment:

@@ -92,6 +92,13 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--seconds", type=float, default=30.0, metavar="S", help="of the recording (default 30)")
     one.add_argument("--repeat", type=int, default=3, metavar="N", help="figures are the median of N (default 3)")
     one.add_argument("--date", default="", metavar="YYYY-MM-DD", help="--ticks names an ITCH 5.0 file of this day")
+    one = _benchmark(names, "shm", "one tick's round trip through shared memory, beside gRPC and an empty echo")
+    one.add_argument(
+        "--trips", dest="ring_trips", type=int, default=20_000, metavar="N", help="round trips (default 20000)"
+    )
+    one.add_argument("--count", type=int, default=500_000, metavar="TICKS", help="at full speed (default 500000)")
+    one.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of market time (default 10)")
+    one.add_argument("--repeat", type=int, default=5, metavar="N", help="of every side; median of N (default 5)")
     one = _benchmark(names, "throughput", "predictions per second at full speed, by gRPC and in process")
     one.add_argument("--count", type=int, default=500_000, metavar="TICKS", help="in each repeat (default 500000)")
     one.add_argument("--repeat", type=int, default=3, metavar="N", help="figures are the median of N (default 3)")

@@ -21,6 +21,7 @@ NAMES = (
     "load",
     "feed",
     "grpc",
+    "shm",
     "throughput",
     "memory",
     "startup",
@@ -92,6 +93,7 @@ def _planned(options: Namespace) -> dict[str, Callable[[Bench], Outcome]]:
         memory,
         reference,
         round_trips,
+        shm,
         stamps,
         startup,
         throughput,
@@ -111,6 +113,9 @@ def _planned(options: Namespace) -> dict[str, Callable[[Bench], Outcome]]:
     full_speed = throughput.ThroughputSettings(number("count", 500_000), given.get("repeat", 3))
     held = memory.MemorySettings(number("count", 1_000_000))
     starts = startup.StartupSettings(given.get("repeat", 3))
+    rings = shm.ShmSettings(
+        number("ring_trips", 20_000), number("count", 500_000), number("seconds", 10.0), given.get("repeat", 5)
+    )
     tasks = reference.ReferenceSettings(given.get("seeds", 10), bool(given.get("quick")))
     ticks = kernel_times.KernelSettings(given.get("rounds", 51), bool(given.get("quick")))
     stamped = stamps.StampSettings(given.get("rounds", 301), bool(given.get("quick")))
@@ -118,6 +123,7 @@ def _planned(options: Namespace) -> dict[str, Callable[[Bench], Outcome]]:
         "load": lambda bench: load.measure(open_loop, bench),
         "feed": lambda bench: feed.measure(played, bench),
         "grpc": lambda bench: round_trips.measure(grpc, bench),
+        "shm": lambda bench: shm.measure(rings, bench),
         "throughput": lambda bench: throughput.measure(full_speed, bench),
         "memory": lambda bench: memory.measure(held, bench),
         "startup": lambda bench: startup.measure(starts, bench),

@@ -45,11 +45,12 @@ _TOOL_EXTRA_S: Final = 60.0
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """What is replayed, how fast, how often."""
+    """What is replayed, how fast, how often, and whether through shared memory."""
 
     speed: float = 1.0
     seconds: float = 30.0
     repeat: int = 3
+    shared_memory: bool = False
 
     def __post_init__(self) -> None:
         """Check the user's numbers."""
@@ -74,7 +75,7 @@ def measure(settings: LoadSettings, bench: Bench) -> Outcome:
         for number in range(settings.repeat):
             title = f"load: repeat {number + 1} of {settings.repeat}"
             with bench.progress.step(title, settings.seconds / settings.speed):
-                figures, rows = _one_repeat(number, settings, bench.folder, market, place, served)
+                figures, rows = one_repeat(number, settings, bench.folder, market, place, served)
             repeats.append(figures)
             raw.append(rows)
     numbers: list[Figures] = [{k: v for k, v in one.items() if isinstance(v, int | float)} for one in repeats]
@@ -86,7 +87,7 @@ def measure(settings: LoadSettings, bench: Bench) -> Outcome:
     return Outcome("load", figures, conditions, SHOWN, raw)
 
 
-def _one_repeat(
+def one_repeat(
     number: int, settings: LoadSettings, folder: Path, market: Market, place: Placement, served: Served
 ) -> tuple[dict[str, Any], Raw]:
     """Replay once and return its figures and rows."""
@@ -95,6 +96,7 @@ def _one_repeat(
         *(sys.executable, "-m", "penstock_client.cli", "replay", str(market.path), "--to", served.address),
         *("--speed", f"{settings.speed:g}", "--seconds", f"{settings.seconds:g}", "--start-busiest"),
         *("--raw", str(times), "--json"),
+        *(["--shared-memory"] if settings.shared_memory else []),
     ]
     timeout_s = settings.seconds / settings.speed + _TOOL_EXTRA_S
     stolen_before_ms = stolen_ms()

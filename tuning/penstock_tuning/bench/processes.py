@@ -132,6 +132,20 @@ def echo_server(folder: Path, processors: frozenset[int] = frozenset()) -> Itera
         yield served
 
 
+@contextlib.contextmanager
+def ring_echo(folder: Path, processors: frozenset[int] = frozenset()) -> Iterator[Served]:
+    """An echo over a shared segment, attached to at a socket in *folder*, for the length of a block.
+
+    Raises:
+        BenchError: it does not serve.
+    """
+    path = folder / "ring.sock"
+    path.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "penstock_tuning.bench.ring_echo", str(path)]
+    with _running("the ring echo", command, str(path), folder, processors, dict(os.environ)) as served:
+        yield served
+
+
 def run_tool(
     name: str,
     command: Sequence[str],
