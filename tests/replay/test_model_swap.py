@@ -20,6 +20,7 @@ from support.engines import driven
 from support.models import HORIZONS
 from support.raw_stream import RawStream, StreamEndError, end_of, instruments, run_through
 from support.scrape import scrape
+from support.segment_client import attach
 from support.tick_stream import tick_stream
 
 REBUILD = {"alpha": 64, "beta": 200}
@@ -113,6 +114,24 @@ def test_open_session_goes_on_with_another_model(daemon: RunningDaemon, models: 
     assert welcome.model.name == "alpha"
     assert set(before["model_serial"]) == {welcome.model.serial}
     assert set(after["model_serial"]) == {beta.serial}
+    assert before["forecasts"].tobytes() == forecasts(folder, "alpha", STREAM[:500]).tobytes()
+    start = 500 - REBUILD["beta"]
+    assert after["forecasts"].tobytes() == forecasts(folder, "beta", STREAM[start:700])[REBUILD["beta"] :].tobytes()
+    assert after["sequence"].tolist() == list(range(500, 700))
+
+
+def test_session_over_shared_memory_goes_on_with_another_model(
+    daemon: RunningDaemon, models: Any, folder: Path
+) -> None:
+    with RawStream(daemon.address) as stream, attach(stream.hello(shared_memory=True)) as segment:
+        segment.publish(STREAM[:500])
+        before = segment.predictions(500)
+        load(models, "beta")
+        assert activate(models, "beta", open_sessions=True) == 1
+        segment.publish(STREAM[500:700])
+        after = segment.predictions(200)
+        stream.goodbye()
+        assert stream.end().code == "OK"
     assert before["forecasts"].tobytes() == forecasts(folder, "alpha", STREAM[:500]).tobytes()
     start = 500 - REBUILD["beta"]
     assert after["forecasts"].tobytes() == forecasts(folder, "beta", STREAM[start:700])[REBUILD["beta"] :].tobytes()

@@ -102,29 +102,15 @@ def test_client_that_stops_reading_ages_nobody(engine: Engine) -> None:
         until(lambda: int(engine.buffers.segments[1, memory.SEGMENT_FLOOR_NS]) > time.monotonic_ns() - 1_000_000_000)
         assert client.word(layout.TICK_CONSUMED_AT) == engine.sizes.slots, "no more than can be given again"
         held_up_ns = int(engine.buffers.segments[1, memory.SEGMENT_FLOOR_NS])
-        until(lambda: int(engine.buffers.segments[1, memory.SEGMENT_FLOOR_NS]) > held_up_ns + 20_000_000)
+        until(lambda: int(engine.buffers.segments[1, memory.SEGMENT_FLOOR_NS]) > held_up_ns + 100_000_000)
+        read_ns = int(engine.buffers.segments[1, memory.SEGMENT_FLOOR_NS])
         first = client.predictions(engine.sizes.slots)
         rest = client.predictions(40)
+        ended_ns = time.monotonic_ns()
     assert np.concatenate([first, rest])["sequence"].tolist() == list(range(engine.sizes.slots + 40))
     waited_ns = rest["stage_ns"][:, Stage.RING].astype(np.int64)
-    assert waited_ns.max() < 20_000_000 + 1_000_000_000
+    assert waited_ns.max() <= ended_ns - read_ns, "the tenth of a second before is the strategy's own"
     assert waited_ns.min() >= 0
-
-
-def test_strategy_that_rings_no_bell_has_stale_answers_and_trips_no_breaker() -> None:
-    with segment_engine(settings=EngineSettings(breaker_run=2)) as engine, attached(engine, 1) as client:
-        stale = np.uint32(0)
-        while not stale:  # Until it published while the engine had long to sleep.
-            until(lambda: client.word(layout.ENGINE_SLEEPING_AT) == 1)
-            client.write(quotes(8))
-            client.published += 8
-            client.set_word(layout.TICK_PUBLISHED_AT, client.published)
-            stale = client.predictions(8)["flags"].min() & PredictionFlag.STALE
-        assert engine.buffers.words[[memory.BREAKER_TRIPS, memory.STALE_RUN, memory.STALE_LAST_NS]].tolist() == [
-            0,
-            0,
-            0,
-        ]
 
 
 @pytest.mark.parametrize(
