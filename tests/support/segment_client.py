@@ -172,18 +172,22 @@ class SegmentClient:
         self.set_word(layout.CLIENT_WAITING_AT, 1)
         if self.ready():
             return True
-        readable, _, _ = select.select([self.connection], [], [], timeout_s)
+        readable = self._readable(timeout_s)
         if readable:
             self.connection.recv(64)
-        return bool(readable)
+        return readable
+
+    def _readable(self, timeout_s: float) -> bool:
+        poll = select.poll()
+        poll.register(self.connection, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
 
     def hung_up(self, timeout_s: float = PATIENCE_S) -> bool:
         """Whether the daemon has hung up, or does so in time."""
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
-            readable, _, _ = select.select([self.connection], [], [], 0.1)
             try:
-                if readable and not self.connection.recv(64):
+                if self._readable(0.1) and not self.connection.recv(64):
                     return True
             except ConnectionResetError:  # It left something unread.
                 return True

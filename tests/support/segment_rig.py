@@ -62,6 +62,7 @@ def attached(
     command = (source, segment.address, slots, ours.fileno(), len(ids), first_sequence, 0)
     engine.wait_applied(engine.command(Command.ATTACH_SEGMENT, *command))
     client = SegmentClient(theirs, os.dup(segment.descriptor), os.dup(bell), segment.size_bytes)
+    segment.close_descriptor()
     try:
         yield client
     finally:

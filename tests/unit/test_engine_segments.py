@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,8 +31,11 @@ TICKS = tick_stream(3, 600)
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))  # Both ends of 256 segments are this process's.
     with segment_engine(sources=258) as engine:
         yield engine
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def until(holds: Callable[[], bool], timeout_s: float = 20.0) -> None:
@@ -111,6 +115,22 @@ def test_client_that_stops_reading_ages_nobody(engine: Engine) -> None:
     waited_ns = rest["stage_ns"][:, Stage.RING].astype(np.int64)
     assert waited_ns.max() <= ended_ns - read_ns, "the tenth of a second before is the strategy's own"
     assert waited_ns.min() >= 0
+
+
+def test_strategy_that_rings_no_bell_has_stale_answers_and_trips_no_breaker() -> None:
+    with segment_engine(settings=EngineSettings(breaker_run=2)) as engine, attached(engine, 1) as client:
+        stale = np.uint32(0)
+        while not stale:  # Until it published while the engine had long to sleep.
+            until(lambda: client.word(layout.ENGINE_SLEEPING_AT) == 1)
+            client.write(quotes(8))
+            client.published += 8
+            client.set_word(layout.TICK_PUBLISHED_AT, client.published)
+            stale = client.predictions(8)["flags"].min() & PredictionFlag.STALE
+        assert engine.buffers.words[[memory.BREAKER_TRIPS, memory.STALE_RUN, memory.STALE_LAST_NS]].tolist() == [
+            0,
+            0,
+            0,
+        ]
 
 
 @pytest.mark.parametrize(
