@@ -14,6 +14,7 @@ from penstock.v1.records import PREDICTION_BYTES, Stage, predictions_from_bytes
 from penstock_daemon import engine_memory as memory
 from penstock_daemon import faults, subscriptions
 from penstock_daemon.engine import Engine
+from penstock_daemon.engine_memory import Command
 from support.engines import running_engine
 from support.feed_subscribers import METHOD, TestFeed, read, read_predictions, subscribe_server, until
 from support.raw_stream import end_of
@@ -172,8 +173,12 @@ def test_a_drain_ends_subscriptions_with_goodbye_after_all_that_was_predicted(en
         async with subscribe_server(tmp_path, feed, engine) as server:
             call = server.subscribe()
             await read(call)
+            engine.wait_applied(engine.command(Command.HOLD_SOURCE, feed.source))
             await feed.publish(TICKS[:100])
-            draining = asyncio.create_task(server.service.drain())  # Some of these ticks are still to be predicted.
+            draining = asyncio.create_task(server.service.drain())
+            for _ in range(10):
+                await asyncio.sleep(0)  # Every turn of the loop that a hasty Goodbye would need.
+            engine.command(Command.BIND_MODEL, feed.source, feed.model.slot)  # Only now is anything predicted.
             await read_predictions(call, 100)
             goodbye = (await read(call)).goodbye
             assert goodbye.reason == pb.Goodbye.REASON_DRAINING
