@@ -21,6 +21,7 @@ from penstock.v1.records import PREDICTION_DTYPE, Clock, PredictionFlag, Stage
 from penstock_daemon import engine_memory
 from penstock_daemon.config_feed import FeedConfig
 from penstock_daemon.engine import Engine
+from penstock_daemon.faults import SessionFault
 from penstock_daemon.feed import memory
 from penstock_daemon.feed.feed import Feed, midnight_of
 from penstock_daemon.feed.memory import LINE_A, Payload
@@ -200,6 +201,23 @@ async def test_junk_on_the_group_is_counted_and_harms_nothing(running: Running):
         "cut": 1,
         "trailing": 1,
     }
+
+
+async def test_another_model_is_gone_over_to_unless_it_has_other_horizons(running: Running):
+    feed, link = running.feed, LoopLink(running.feed.engine, asyncio.get_running_loop())
+    same, other = (ModelEntry(0, random_model(1), bytes(32)) for _ in range(2))
+    other.horizons = []
+    running.lines[0].send(packet(1))
+    await running.answers(1)
+    feed.check_switch(same)
+    with pytest.raises(SessionFault, match="horizons"):
+        feed.check_switch(other)
+    before = feed.model
+    await feed.switch_model(same, link)
+    assert (feed.model, same.sessions, before.sessions) == (same, 1, 0)
+    running.lines[0].send(packet(2))
+    assert (await running.answers(1))["sequence"].tolist() == [1]
+    link.close()
 
 
 def test_what_the_kernel_drops_is_told(engine: Engine):

@@ -127,3 +127,12 @@ def test_threads_are_listed_with_their_names_and_cpus() -> None:
 @pytest.mark.parametrize(("cpus", "text"), [((), ""), ((3,), "3"), ((0, 1, 2), "0-2"), ((5, 0, 1, 7, 8), "0-1,5,7-8")])
 def test_cpus_are_written_as_the_kernel_does(cpus: tuple[int, ...], text: str) -> None:
     assert affinity.format_cpus(frozenset(cpus)) == text
+
+
+def test_the_feed_gets_its_own_cpus_and_leaves_the_others_to_the_server(monkeypatch):
+    monkeypatch.setattr(affinity, "online_cpus", lambda: frozenset(range(6)))
+    chosen = choose((), (), (5,), pin=True)
+    assert (chosen.engine, chosen.server, chosen.feed) == ({4}, {0, 1, 2, 3}, {5})
+    chosen = choose((1,), (), (2,), pin=True)
+    assert (chosen.engine, chosen.server, chosen.feed) == ({1}, {0, 3, 4, 5}, {2})
+    assert choose((1,), (), (2,), pin=False).feed == frozenset()
