@@ -33,7 +33,9 @@ from penstock_daemon.engine_stages import (
 from penstock_daemon.native import load_acquire, store_release
 from penstock_kernels import predictor
 
-_compile = njit(nogil=True, cache=True, error_model="numpy")
+# Without counting references to the arrays of *m*, which its callers hold: that took 400 ns a call. What it calls must do
+# without views that are counted too, an assigned slice for one; an engine with online readouts would not compile else.
+_uncounted = njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
 # Becomes part of its callers, as penstock_kernels.compiled.inlined, and has no way in from Python, which would have to be
 # compiled too. Counting references to every array of *m* in each of these made a tick of 500 ns one of 720.
 _inline = njit(
@@ -154,7 +156,7 @@ def takeable(m: Any, source: int, limit: int) -> int:
 # --- The CPU's ticks --------------------------------------------------------------------------------------------------
 
 
-@_compile
+@_uncounted
 def drain(m: Any, source: int, limit: int, marks: int) -> int:
     """Predict what waits in a source's ring, at most *limit* ticks. Returns how many.
 

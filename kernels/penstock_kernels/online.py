@@ -200,9 +200,7 @@ def online_adjust(words: Int64s, values: Float32s, outputs: Float32s, inputs: Fl
         words[row + layout.ROW_TICK] = words[layout.TICKS]
         words[block + layout.WAITING] = waiting + 1
         start = middle + count * width + _slot(words, block, waiting) * width
-        for index in range(
-            width
-        ):  # A slice that is assigned would count references, which drains are compiled without.
+        for index in range(width):  # An assigned slice would count references, which a drain is compiled without.
             values[start + index] = regressors[index]
 
 
