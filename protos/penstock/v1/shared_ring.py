@@ -75,7 +75,7 @@ REFUSED_FLAG: Final = 1 << 31
 
 
 class SegmentEnd(IntEnum):
-    """Why a segment is served no longer. Its states are kept for the session's grace where another may be attached."""
+    """Why a segment is served no longer. MALFORMED_TICK and CURSOR end the session too, as a malformed batch does."""
 
     SERVED = 0
     CLOSED = 1  # The session has ended.
