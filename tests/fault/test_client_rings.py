@@ -93,6 +93,10 @@ def test_blocking_session_gets_one_answer_per_tick_in_order(runs: Runs, shared_m
         assert_as_if_never_lost(together(got), 200, 4)
         session.finish()
         assert session.receive() is None
+        if shared_memory is True:
+            assert runs.stand_ins[0].rings > 0  # Else every wait ended by its backstop.
+        elif shared_memory.spin_s == math.inf:
+            assert runs.stand_ins[0].rings == 0
 
 
 def test_a_thread_that_sends_and_one_that_reads_share_a_session(runs: Runs):

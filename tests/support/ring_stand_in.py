@@ -171,7 +171,10 @@ class RingStandIn:
         threading.Lock().__enter__()  # A locked instruction.
         if not self._work():
             self.naps += 1
-            select.select([self._event], [], [], 0.1)
+            rung, _, _ = select.select([self._event], [], [], 0.1)
+            if not rung and self._work() and not self._stop.is_set():
+                rung, _, _ = select.select([self._event], [], [], 5)  # It came just now, or was forgotten.
+                assert rung, "a tick was published and the sleeping engine not rung"
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._event)
         self.words[sleeping] = 0
