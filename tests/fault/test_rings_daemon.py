@@ -14,6 +14,8 @@ import pytest
 from penstock.v1.records import PredictionHash
 from penstock_client import Instrument, ReconnectPolicy, SharedMemory, blocking, connect
 from penstock_client.errors import SessionRefused
+from penstock_client.replay import ReplayPlan, replay
+from penstock_client.replay_schedule import MAX_SPEED
 from support.client_runs import read, together
 from support.daemon import RunningDaemon, small, start_daemon
 from support.tick_stream import tick_stream
@@ -85,6 +87,12 @@ def test_ticks_filled_in_place_give_the_same_bits(daemon: RunningDaemon, over_gr
             answered += len(peeked)
             rings.release(len(peeked))
     assert hashed.hexdigest() == over_grpc
+
+
+def test_a_replay_gives_the_same_bits(daemon: RunningDaemon, over_grpc: str):
+    run = replay(ReplayPlan(INSTRUMENTS, TICKS, daemon.address, speed=MAX_SPEED, shared_memory=True))
+    assert run.failure is None
+    assert digest(run.predictions) == over_grpc
 
 
 def test_a_tick_that_is_none_ends_the_session_with_the_daemons_reason(daemon: RunningDaemon):
