@@ -74,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     from penstock_client.latency_command import add_latency
     from penstock_client.replay_command import add_replay
     from penstock_client.subscribe_command import add_subscribe
+    from penstock_client.top_command import add_top
 
     parser = argparse.ArgumentParser(
         prog="penstock",
@@ -87,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_file_commands(commands)
     add_daemon_commands(commands)
     add_latency(commands)
+    add_top(commands)
     add_feed(commands)
     add_subscribe(commands)
     version = commands.add_parser("version", help="say which versions are at work")

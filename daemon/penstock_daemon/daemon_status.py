@@ -96,6 +96,15 @@ def clocks_status(one: ClocksSnapshot) -> pb.ClocksStatus:
         ],
         ptp=one.ptp,
         ptp_failures=one.ptp_failures,
+        sources=[
+            pb.ClockSource(
+                name=each.base,
+                epoch=each.epoch,
+                synchronised=each.synchronised,
+                error_ns=None if each.error_ns >= UNKNOWN_NS else each.error_ns,
+            )
+            for each in one.readings
+        ],
     )
     if one.synchronised is not None:
         status.synchronised = one.synchronised

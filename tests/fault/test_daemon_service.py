@@ -125,6 +125,10 @@ def test_clocks_self_watch_and_budget_agree_with_the_metrics(
     assert one.clocks.HasField("tsc_hertz") == (one.clocks.stamps == "tsc")
     (realtime,) = (offset for offset in one.clocks.offsets if offset.of == "realtime")
     assert realtime.against == "monotonic"
+    sources = {source.name: source for source in one.clocks.sources}
+    assert {"monotonic", "monotonic_raw", "realtime"} <= set(sources)
+    assert (sources["monotonic"].epoch, sources["monotonic"].error_ns) == ("boot", 0)
+    assert sources["realtime"].HasField("error_ns") == one.clocks.HasField("maximum_error_ns")
     assert abs(realtime.offset_ns - (time.time_ns() - time.monotonic_ns())) < 60e9
     assert one.self_watch.minor_faults >= shown['penstock_engine_page_faults_total{kind="minor"}']
     assert one.self_watch.voluntary_switches >= shown['penstock_engine_switches_total{kind="voluntary"}']

@@ -32,6 +32,7 @@ def file(tmp_path):
         "convert",
         "health",
         "latency",
+        "top",
         "models",
         "models load",
         "feed",

@@ -207,7 +207,7 @@ class BudgetStatus(_message.Message):
     def __init__(self, breaker_open: bool = ..., breaker_openings: _Optional[int] = ..., late: _Optional[int] = ..., stale: _Optional[int] = ..., old_ticks: _Optional[int] = ..., skipped: _Optional[int] = ...) -> None: ...
 
 class ClocksStatus(_message.Message):
-    __slots__ = ("stamps", "stamps_why", "tsc_hertz", "tsc_drift_ppb", "synchronised", "maximum_error_ns", "steps", "last_step_ns", "sync_losses", "offsets", "ptp", "ptp_failures")
+    __slots__ = ("stamps", "stamps_why", "tsc_hertz", "tsc_drift_ppb", "synchronised", "maximum_error_ns", "steps", "last_step_ns", "sync_losses", "offsets", "ptp", "ptp_failures", "sources")
     STAMPS_FIELD_NUMBER: _ClassVar[int]
     STAMPS_WHY_FIELD_NUMBER: _ClassVar[int]
     TSC_HERTZ_FIELD_NUMBER: _ClassVar[int]
@@ -220,6 +220,7 @@ class ClocksStatus(_message.Message):
     OFFSETS_FIELD_NUMBER: _ClassVar[int]
     PTP_FIELD_NUMBER: _ClassVar[int]
     PTP_FAILURES_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
     stamps: str
     stamps_why: str
     tsc_hertz: float
@@ -232,7 +233,20 @@ class ClocksStatus(_message.Message):
     offsets: _containers.RepeatedCompositeFieldContainer[ClockOffset]
     ptp: str
     ptp_failures: int
-    def __init__(self, stamps: _Optional[str] = ..., stamps_why: _Optional[str] = ..., tsc_hertz: _Optional[float] = ..., tsc_drift_ppb: _Optional[int] = ..., synchronised: bool = ..., maximum_error_ns: _Optional[int] = ..., steps: _Optional[int] = ..., last_step_ns: _Optional[int] = ..., sync_losses: _Optional[int] = ..., offsets: _Optional[_Iterable[_Union[ClockOffset, _Mapping]]] = ..., ptp: _Optional[str] = ..., ptp_failures: _Optional[int] = ...) -> None: ...
+    sources: _containers.RepeatedCompositeFieldContainer[ClockSource]
+    def __init__(self, stamps: _Optional[str] = ..., stamps_why: _Optional[str] = ..., tsc_hertz: _Optional[float] = ..., tsc_drift_ppb: _Optional[int] = ..., synchronised: bool = ..., maximum_error_ns: _Optional[int] = ..., steps: _Optional[int] = ..., last_step_ns: _Optional[int] = ..., sync_losses: _Optional[int] = ..., offsets: _Optional[_Iterable[_Union[ClockOffset, _Mapping]]] = ..., ptp: _Optional[str] = ..., ptp_failures: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[ClockSource, _Mapping]]] = ...) -> None: ...
+
+class ClockSource(_message.Message):
+    __slots__ = ("name", "epoch", "synchronised", "error_ns")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SYNCHRONISED_FIELD_NUMBER: _ClassVar[int]
+    ERROR_NS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    epoch: str
+    synchronised: bool
+    error_ns: int
+    def __init__(self, name: _Optional[str] = ..., epoch: _Optional[str] = ..., synchronised: bool = ..., error_ns: _Optional[int] = ...) -> None: ...
 
 class ClockOffset(_message.Message):
     __slots__ = ("of", "against", "offset_ns", "error_ns")
