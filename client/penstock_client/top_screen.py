@@ -8,6 +8,7 @@ Ctrl-C, a closed terminal and SIGTERM end it as q does, but for the exit code; C
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -35,6 +36,7 @@ _BEGIN: Final = "\x1b[?2026h\x1b[H"  # From here to _END the terminal may show a
 _END: Final = "\x1b[?2026l"
 _CLEAR_LINE: Final = "\x1b[K"  # From its first cell: after its last one it would take that with it.
 _CLEAR_REST: Final = "\r\n\x1b[J"
+_SIZE_UNKNOWN: Final = os.terminal_size((80, 24))
 _KEYS: Final = "q quit  p pause"
 _KEYS_PAUSED: Final = "q quit  p GO ON (paused)"
 
@@ -51,8 +53,7 @@ def show_screen(watch: Watch, interval_s: float) -> int:
     Raises:
         PenstockError: the daemon refuses for good.
     """
-    console = Console(file=sys.stdout, force_terminal=True)
-    screen = _Screen(console, interval_s)
+    screen = _Screen(Console(file=sys.stdout, force_terminal=True), sys.stdout.fileno(), interval_s)
     try:
         with _signals(screen), screen.entered():
             while True:
@@ -65,13 +66,18 @@ def show_screen(watch: Watch, interval_s: float) -> int:
         return signal_exit_code(signal.SIGINT)
     except _EndedBySignal as end:
         return signal_exit_code(end.number)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return signal_exit_code(signal.SIGHUP)  # The terminal is gone, and its signal still under way.
 
 
 class _Screen:
     """What is on the terminal, and what was asked by keys."""
 
-    def __init__(self, console: Console, interval_s: float) -> None:
-        self._console = console
+    def __init__(self, console: Console, terminal: int, interval_s: float) -> None:
+        self._console = console  # Turns styles into what the terminal takes; writes nothing itself.
+        self._terminal = terminal
         self._silent_s = max(_SILENT_INTERVALS * interval_s, _SILENT_S)
         self._ascii = not console.encoding.lower().startswith("utf")
         self._keyboard = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else -1
@@ -122,7 +128,7 @@ class _Screen:
 
     def draw(self, latest: Latest, address: str) -> None:
         """Draw what is known, where anything changed."""
-        size = self._console.size
+        size = self._size()
         shown = self._paused or latest
         silent_s = int(time.monotonic() - shown.taken_s) if shown.facts is not None else 0
         note = self._note(latest, silent_s)
@@ -133,12 +139,12 @@ class _Screen:
         keys = "" if self._keyboard < 0 else _KEYS_PAUSED if self._paused else _KEYS
         if shown.facts is None:
             reason = latest.trouble or "asking"
-            lines = waiting_lines(address, reason, size.width, size.height, keys, ascii_only=self._ascii)
+            lines = waiting_lines(address, reason, size.columns, size.lines, keys, ascii_only=self._ascii)
         else:
             lines = lay_out(
-                shown.facts, size.width, size.height, note=note, keys=keys or "Ctrl-C quit", ascii_only=self._ascii
+                shown.facts, size.columns, size.lines, note=note, keys=keys or "Ctrl-C quit", ascii_only=self._ascii
             )
-        rest = _CLEAR_REST if len(lines) < size.height else ""
+        rest = _CLEAR_REST if len(lines) < size.lines else ""
         self._write(_BEGIN + "\r\n".join(self._ansi(line) for line in lines) + rest + _END)
 
     def _note(self, latest: Latest, silent_s: int) -> str:
@@ -154,9 +160,16 @@ class _Screen:
             self._console.print(line, end="", soft_wrap=True)
         return _CLEAR_LINE + captured.get()
 
+    def _size(self) -> os.terminal_size:
+        """Return columns and rows as they are now: not those of COLUMNS and LINES, which stay what they were."""
+        size = os.get_terminal_size(self._terminal)
+        return size if size.columns and size.lines else _SIZE_UNKNOWN
+
     def _write(self, text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        """Write past Python's buffer, which would keep what a closed terminal does not take."""
+        data = text.encode(self._console.encoding, "replace")
+        while data:
+            data = data[os.write(self._terminal, data) :]
 
 
 @contextlib.contextmanager

@@ -6,9 +6,10 @@ import time
 import urllib.request
 from pathlib import Path
 
+import grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock.v1 import moldudp64
+from penstock.v1 import daemon_pb2, daemon_pb2_grpc, latency_pb2, moldudp64
 from support.daemon import launch_daemon, running_daemon
 from support.feed_rig import SESSION, free_port, packet, send_to
 
@@ -54,12 +55,22 @@ def test_a_daemon_takes_in_a_feed_tells_what_goes_wrong_and_stops(tmp_path: Path
             assert time.monotonic() < deadline_s, daemon.output()
             time.sleep(0.02)
         found = samples(daemon.metrics_address)
+        with grpc.insecure_channel(daemon.address) as channel:
+            stub = daemon_pb2_grpc.DaemonServiceStub(channel)
+            told = stub.DescribeDaemon(daemon_pb2.DescribeDaemonRequest(), timeout=PATIENCE_S).snapshot
         sender.close()
     assert found["packets_total", "a"] == 5
     assert found["malformed_packets_total", "short"] == 1
     assert found["packet_outcomes_total", "duplicate"] == 1
     assert (found["messages_total", "applied"], found["lost_messages_total", ""]) == (4, 2)
     assert (found["ticks_total", ""], found["sound_instruments", ""]) == (4, 1)
+    feed = told.feed
+    assert (feed.alive, feed.session, feed.ended, feed.gap_open) == (True, "DAY1", True, False)
+    assert (feed.applied, feed.lost, feed.gaps, feed.gaps_unrecovered) == (4, 2, 1, 1)
+    assert (feed.malformed, feed.ticks, feed.instruments, feed.sound) == (1, 4, 1, 1)
+    assert {line.name: line.packets for line in feed.lines}["a"] == 5
+    rings = {ring.kind: ring for ring in told.rings if ring.path == latency_pb2.PATH_FEED}
+    assert rings[daemon_pb2.RING_KIND_TICKS].high_water >= 1
     assert [line["session"] for line in daemon.events("feed_session")] == ["DAY1"]
     assert daemon.events("feed_malformed")
     assert not daemon.events("feed_gone")

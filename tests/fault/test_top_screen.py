@@ -33,6 +33,12 @@ def daemon(folder: Path) -> Iterator[RunningDaemon]:
         yield daemon
 
 
+def session_ticks(lines: list[str]) -> str:
+    """Return what a picture says of the strategy's ticks in all."""
+    (row,) = (line for line in lines if "a strategy" in line)
+    return row.split()[-3]
+
+
 def top(daemon: RunningDaemon, *more: str) -> list[str]:
     return ["top", "--to", daemon.address, "--interval", "0.2", *more]
 
@@ -49,13 +55,20 @@ def test_screen_follows_size_and_keys_and_leaves_the_terminal_whole(daemon: Runn
         terminal.resize(80, 10)
         small_picture = terminal.until("STAGES", "hidden", gone="CLOCKS")
         assert len(small_picture) <= 10
+        terminal.resize(100, 30)
+        assert session_ticks(terminal.until("SESSIONS", "a strategy")) == "50"
         terminal.press("p")
-        held = terminal.until("(paused)")
+        terminal.until("(paused)")
         run_through(stream, quotes(20))
+        assert main(top(daemon, "--once", "--json")) == 0  # An interval goes by.
         terminal.press("x")  # No key of its own: nothing happens.
-        assert terminal.until("(paused)")[:-1] == held[:-1]
+        terminal.resize(101, 30)
+        terminal.forget()
+        terminal.resize(102, 30)
+        assert session_ticks(terminal.until("(paused)", "a strategy")) == "50"
         terminal.press("p")
-        terminal.until("p pause", gone="(paused)")
+        terminal.forget()
+        assert session_ticks(terminal.until("p pause", "70", gone="(paused)")) == "70"
         assert terminal.settings() != terminal.before
         terminal.press("q")
         assert terminal.ended() == 0
@@ -76,6 +89,29 @@ def test_interrupted_screen_leaves_the_terminal_whole(daemon: RunningDaemon, num
         assert terminal.ended() == code
         assert terminal.written.endswith(LEFT)
         assert terminal.settings() == terminal.before
+
+
+def test_screen_that_is_stopped_leaves_the_terminal_whole_and_comes_back(daemon: RunningDaemon) -> None:
+    with Terminal(top(daemon)) as terminal:
+        terminal.until("SERVING")
+        terminal.press("\x1a")
+        _, status = os.waitpid(terminal.process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        assert terminal.settings() == terminal.before
+        os.kill(terminal.process.pid, signal.SIGCONT)
+        terminal.forget()
+        terminal.until("SERVING")
+        assert terminal.settings() != terminal.before
+        terminal.press("q")
+        assert terminal.ended() == 0
+        assert terminal.settings() == terminal.before
+
+
+def test_closed_window_ends_it_without_a_word(daemon: RunningDaemon) -> None:
+    with Terminal(top(daemon)) as terminal:
+        terminal.until("SERVING")
+        terminal.close()
+        assert terminal.process.wait(20) == 129
 
 
 def test_daemon_that_goes_away_is_waited_for_and_shown_again(daemon: RunningDaemon, socket_path: Path) -> None:

@@ -30,6 +30,7 @@ class Terminal:
 
     def __init__(self, arguments: list[str], *, columns: int = 80, rows: int = 24, **environment: str) -> None:
         self._ours, self._theirs = pty.openpty()
+        self._open = True
         self.resize(columns, rows)
         self.before = termios.tcgetattr(self._theirs)
         self.written = ""
@@ -56,8 +57,20 @@ class Terminal:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        os.close(self._ours)
+        if self._open:
+            self.close()
+
+    def close(self) -> None:
+        """Close the window: the terminal is gone."""
+        self._open = False
         os.close(self._theirs)
+        os.close(self._ours)
+
+    def forget(self) -> None:
+        """Look at what is written from now on alone."""
+        while self._read(0):
+            pass
+        self.written = ""
 
     def resize(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self._theirs, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
