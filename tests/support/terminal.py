@@ -21,6 +21,9 @@ from types import TracebackType
 from typing import Any, Self
 
 PATIENCE_S = 30.0
+# Ctrl-C reaches who has the terminal as its own. Not by preexec_fn: Python 3.12 warns of that beside threads.
+_OWN_IT = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+_OF_THE_CALLER = frozenset({"NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "COLORTERM"})
 _PICTURE = re.compile(r"\x1b\[\?2026h\x1b\[H(.*?)\x1b\[\?2026l", re.DOTALL)
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -34,19 +37,15 @@ class Terminal:
         self.resize(columns, rows)
         self.before = termios.tcgetattr(self._theirs)
         self.written = ""
+        inherited = {name: value for name, value in os.environ.items() if name not in _OF_THE_CALLER}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "penstock_client.cli", *arguments],
+            [sys.executable, "-c", _OWN_IT, sys.executable, "-m", "penstock_client.cli", *arguments],
             stdin=self._theirs,
             stdout=self._theirs,
             stderr=self._theirs,
-            env={**os.environ, "TERM": "xterm-256color", "PYTHONUTF8": "1", **environment},
+            env={**inherited, "TERM": "xterm-256color", "PYTHONUTF8": "1", **environment},
             start_new_session=True,
-            preexec_fn=self._own_it,  # noqa: PLW1509 - Ctrl-C reaches who has the terminal as its own.
         )
-
-    @staticmethod
-    def _own_it() -> None:
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     def __enter__(self) -> Self:
         return self
