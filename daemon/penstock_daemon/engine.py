@@ -27,7 +27,7 @@ from penstock_daemon import engine_memory as memory
 from penstock_daemon.device.backend import DeviceError
 from penstock_daemon.engine_memory import AnswerBuffers, Command
 from penstock_daemon.engine_settings import EngineSettings
-from penstock_daemon.engine_sizes import EngineSizes, allocate
+from penstock_daemon.engine_sizes import EngineSizes, allocate, write_model
 from penstock_daemon.entry import bind
 from penstock_daemon.warm_up import WARM_UP_TICKS, send_warm_up
 from penstock_host import affinity
@@ -102,20 +102,7 @@ class Engine:
             ValueError: the model does not fit; the sentence names the configuration key to raise.
             DeviceError: before the device serves, it refuses.
         """
-        sizes, buffers = self.sizes, self.buffers
-        for name, array, room in (
-            ("weights", packed.weights, sizes.weight_words),
-            ("constants", packed.constants, sizes.constant_words),
-            ("header", packed.header, sizes.header_words),
-        ):
-            if len(array) > room:
-                raise ValueError(
-                    f"model does not fit its slot: {name}={len(array)} words, room for {room}; raise models.units_max"
-                )
-        buffers.weights[slot, : len(packed.weights)] = packed.weights
-        buffers.constants[slot, : len(packed.constants)] = packed.constants
-        buffers.headers[slot, : len(packed.header)] = packed.header
-        buffers.serials[slot] = serial
+        write_model(self.sizes, self.buffers, slot, packed, serial)
         if self.device is not None:
             self.device.load_model(slot, packed)
 

@@ -43,6 +43,7 @@ from penstock_kernels.lanes import LANES
 from penstock_kernels.model import FAN_IN_MAX, INPUTS_MAX, MEMORY_GAINS_MAX, MEMORY_LAGS_MAX, OUTPUTS_PER_HORIZON
 from penstock_kernels.online_layout import OnlineSettings, values_of, words_of
 from penstock_kernels.packed import CALIBRATION_WORDS, HEADER_WORDS, padded
+from penstock_kernels.predictor import PackedModel
 
 
 @dataclass(frozen=True)
@@ -213,3 +214,24 @@ def _online(take: Callable[..., NDArray[Any]], sizes: EngineSizes) -> OnlineBuff
     shape = (sizes.online_states, sizes.online_values)
     values = take("online_values", shape, np.float32, holds="what was learned online")
     return OnlineBuffers(words, values)
+
+
+def write_model(sizes: EngineSizes, buffers: Buffers, slot: int, packed: PackedModel, serial: int) -> None:
+    """Write a model into its slot. buffers: its weights, constants, header and serial of *slot* are overwritten.
+
+    Raises:
+        ValueError: the model does not fit; the sentence names the configuration key to raise.
+    """
+    for name, array, room in (
+        ("weights", packed.weights, sizes.weight_words),
+        ("constants", packed.constants, sizes.constant_words),
+        ("header", packed.header, sizes.header_words),
+    ):
+        if len(array) > room:
+            raise ValueError(
+                f"model does not fit its slot: {name}={len(array)} words, room for {room}; raise models.units_max"
+            )
+    buffers.weights[slot, : len(packed.weights)] = packed.weights
+    buffers.constants[slot, : len(packed.constants)] = packed.constants
+    buffers.headers[slot, : len(packed.header)] = packed.header
+    buffers.serials[slot] = serial

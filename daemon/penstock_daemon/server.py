@@ -78,8 +78,7 @@ class Daemon:
         self.config = config
         self.version = importlib.metadata.version("penstock")
         self.daemon_id = secrets.token_bytes(8)
-        self.address = ""
-        self.metrics_address = ""
+        self.address = self.metrics_address = ""
         self._notifier = notifier
         self._guard: AddressGuard | None = None
         self._shared: SharedMemory | None = None
@@ -113,7 +112,7 @@ class Daemon:
         self._shared = SharedMemory.guard(config)
         if config.metrics.address:  # Tried again when it is bound; a port in use is to be told before all the work.
             check_port_free(self._metrics_address(), key="metrics.address")
-        self._feeds.check()
+        self._feeds.check(online=config.online.enabled and config.online.states > 0)
         self._place_threads()
         self._host.open()
         if config.record.folder:

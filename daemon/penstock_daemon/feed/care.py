@@ -8,6 +8,7 @@ from penstock_daemon.config_feed import FeedConfig
 from penstock_daemon.engine import Engine
 from penstock_daemon.feed.feed import Feed, check_lines
 from penstock_daemon.feed.metrics import FeedSnapshot
+from penstock_daemon.feed.precompile import Helper
 from penstock_daemon.loop_link import LoopLink
 from penstock_daemon.model_table import ModelEntry, ModelTable
 from penstock_daemon.subscriptions import Subscriptions
@@ -23,20 +24,27 @@ class FeedCare:
     def __init__(self, config: FeedConfig) -> None:
         self._config = config
         self.feed: Feed | None = None  # Once it is made.
+        self._helper: Helper | None = None
 
-    def check(self) -> None:
-        """See that it can be had, before all the work of a start.
+    def check(self, *, online: bool) -> None:
+        """See that it can be had, before all the work of a start, and have its loop compiled beside that work.
+
+        Args:
+            online: whether the engine has online readouts.
 
         Raises:
             FeedError: it can't.
         """
         if self._config.group:
             check_lines(self._config)
+            self._helper = Helper(online=online)
 
     def prepare(self, engine: Engine, models: ModelTable, lock: str) -> None:
         """Make it, once the engine is warm; see ``Feed.prepare``."""
         if self._config.group:
             self.feed = Feed(self._config, engine)
+            if self._helper is not None:
+                self._helper.wait()
             self.feed.prepare(models, lock)
 
     async def start(self, link: LoopLink, cpus: frozenset[int], offer: Callable[[Subscriptions], None]) -> None:
@@ -73,6 +81,8 @@ class FeedCare:
 
     def stop(self) -> None:
         """Take in no more packets."""
+        if self._helper is not None:  # The start ended half-way.
+            self._helper.end()
         if self.feed is not None:
             self.feed.stop()
 
