@@ -3,7 +3,7 @@
     head and alerts, stages, sessions, rings, engine, clocks, feed, device, foot        from top to bottom
 
 No line is wider than the width, and there are never more than the height. Where they do not fit, this goes, in this order:
-blank lines; rows of rings and then of sessions beyond three; then whole sections: rings, engine, clocks, device, feed,
+blank lines; the stages but TOTAL of paths on which no tick came; rows of rings and then of sessions beyond three; then whole sections: rings, engine, clocks, device, feed,
 sessions; at last the stages' last rows. What goes is counted in the foot.
 """
 
@@ -41,7 +41,8 @@ def lay_out(
     inner = max(width, WIDTH_MIN)
     top = [_head(facts, inner), *_alerts(facts, inner, note)]
     parts = _sections(facts, inner)
-    lines = _fitted(top, parts, None if height is None else max(height - bool(keys), 1))
+    folded = sections.stage_lines(_without_idle_stages(facts), inner)
+    lines = _fitted(top, parts, folded, None if height is None else max(height - bool(keys), 1))
     hidden = sum(len(rows) + 1 for _, rows in parts.values()) - (len([one for one in lines if one.plain]) - len(top))
     if keys:
         lines.append(_foot(facts, keys, max(hidden, 0)))
@@ -79,7 +80,14 @@ def _sections(facts: Facts, width: int) -> dict[str, _Section]:
     return {name: make(facts, width) for name, make, present in makers if present}
 
 
-def _fitted(top: list[Text], parts: dict[str, _Section], height: int | None) -> list[Text]:
+def _without_idle_stages(facts: Facts) -> Facts:
+    """Return the facts with TOTAL alone of each path on which no tick came."""
+    busy = {(one["path"], one["pace"]) for one in facts["stages"] if one["count"]}
+    kept = [one for one in facts["stages"] if one["stage"] == "TOTAL" or (one["path"], one["pace"]) in busy]
+    return facts | {"stages": kept}
+
+
+def _fitted(top: list[Text], parts: dict[str, _Section], folded: _Section, height: int | None) -> list[Text]:
     parts = dict(parts)
 
     def stacked(*, blank: bool) -> list[Text]:
@@ -92,6 +100,9 @@ def _fitted(top: list[Text], parts: dict[str, _Section], height: int | None) -> 
     if height is None or len(lines) <= height:
         return lines
     lines = stacked(blank=False)
+    if len(lines) > height:
+        parts["stages"] = folded
+        lines = stacked(blank=False)
     for name in ("rings", "sessions"):
         while len(lines) > height and name in parts and len(parts[name][1]) > ROWS_KEPT:
             head, rows = parts[name]

@@ -150,6 +150,19 @@ def test_too_small_a_screen_loses_sections_in_the_stated_order() -> None:
     assert "lines hidden" in small
 
 
+def test_path_without_a_tick_gives_its_room_up_first() -> None:
+    came = latency()
+    silent = [one for one in came.histograms if one.path == latency_pb2.PATH_GRPC]
+    del came.histograms[:]
+    came.histograms.extend(silent)
+    found = facts_of(snapshot(sessions=1), came, None, address="a")
+    whole, small = shown(found, 120, 60), shown(found, 120, 29)
+    assert sum("predict " in line for line in whole) == 2
+    assert sum("predict " in line for line in small) == 1
+    assert [line.split()[:2] for line in small if line.startswith("feed ")] == [["feed", "total"]]
+    assert any(line.startswith("DEVICE") for line in small), "nothing else had to go"
+
+
 def test_over_its_bound_is_said_in_words_beside_the_colour() -> None:
     found = facts_of(snapshot(), latency(predict_ns=1_200_000, exceeded=20), None, address="a")
     lines = shown(found, 80, 60)
