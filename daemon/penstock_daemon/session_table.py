@@ -74,6 +74,7 @@ class SessionTable:
         self.resumed = 0
         self.on_closed: Callable[[Session], None] = lambda _session: None
         self._closing: set[asyncio.Task[None]] = set()
+        self._opening_shared = 0  # Sessions with shared memory that no stream holds yet.
 
     @property
     def sessions(self) -> list[Session]:
@@ -103,6 +104,13 @@ class SessionTable:
         )
         lost = self._by_token.get(hello.resume_token) if hello.resume_token else None
         self._check_segments(hello, lost)
+        self._opening_shared += hello.shared_memory
+        try:
+            return await self._open(hello, lost)
+        finally:
+            self._opening_shared -= hello.shared_memory
+
+    async def _open(self, hello: pb.Hello, lost: Session | None) -> tuple[Session, pb.StateOrigin]:
         if lost is not None:
             await lost.let_go(SegmentEnd.CLOSED)  # A stream that holds it still is taken over.
         if lost is not None and not lost.closed:
@@ -308,7 +316,8 @@ class SessionTable:
 
     def _check_segments(self, hello: pb.Hello, resumed: Session | None) -> None:
         """Refuse a Hello that asks for one segment more than there may be."""
-        held = sum(one.shared and one.hold is not None and one is not resumed for one in self.sessions)
+        held = self._opening_shared
+        held += sum(one.shared and one.hold is not None and one is not resumed for one in self.sessions)
         if hello.shared_memory and held >= self.limits.segments_max:
             raise faults.exhausted(
                 "SEGMENTS",

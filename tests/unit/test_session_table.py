@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 import time
+import weakref
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ import pytest_asyncio
 
 from penstock.v1 import prediction_pb2 as pb
 from penstock.v1.records import predictions_from_bytes
+from penstock.v1.shared_ring import SegmentEnd
 from penstock_daemon import faults
 from penstock_daemon.engine import Engine, EngineSettings
 from penstock_daemon.engine_sizes import EngineSizes
@@ -20,12 +25,15 @@ from penstock_daemon.model_table import ModelTable
 from penstock_daemon.online_table import OnlineTable
 from penstock_daemon.session_table import SessionLimits, SessionTable
 from penstock_daemon.sessions import Hold, Session
+from penstock_daemon.shared_memory.attachment import Attachment
+from penstock_daemon.shared_memory.attachments import Attachments
+from penstock_daemon.shared_memory.segment import Segment
 from penstock_kernels.model_file import load_model
 from support.daemon import small_model
 from support.raw_stream import hello, instruments
 from support.tick_arrays import quotes
 
-SIZES = EngineSizes(sources=4, slots=64, states=7, model_slots=3, units_max=64, journal_ticks=64)
+SIZES = EngineSizes(sources=4, slots=64, states=7, model_slots=3, units_max=64, journal_ticks=64, segment_instruments=3)
 LIMITS = SessionLimits(sessions_max=3, resumable_max=3, resume_grace_ns=10**15)
 
 
@@ -43,6 +51,7 @@ class GatedLink(LoopLink):
 class Table(SessionTable):
     """A table with what the tests look at."""
 
+    engine: Engine
     link: GatedLink
     models: ModelTable
 
@@ -65,7 +74,7 @@ async def table(tmp_path: Path) -> AsyncIterator[Table]:
     link.gate = asyncio.Event()
     link.gate.set()
     table = Table(engine, link, models, OnlineTable(engine, None), LIMITS)
-    table.link, table.models = link, models
+    table.engine, table.link, table.models = engine, link, models
     yield table
     for session in table.sessions:
         await table.close(session)
@@ -245,3 +254,51 @@ async def test_closing_a_session_ends_the_stream_that_holds_it(table: Table) -> 
     assert session.hold is None
     await table.close(session)  # A second time is nothing.
     assert table.free() == (3, 6)
+
+
+async def test_hellos_at_the_same_time_get_no_segment_too_many(table: Table) -> None:
+    table.limits = replace(LIMITS, segments_max=1)
+
+    async def held() -> Session:
+        session, _ = await table.open(hello(shared_memory=True))
+        table.attach(session, Hold())
+        return session
+
+    ends = await asyncio.gather(held(), held(), return_exceptions=True)
+    assert {type(end) for end in ends} == {Session, faults.SessionFault}
+    await table.close(next(end for end in ends if isinstance(end, Session)))
+    assert isinstance(await held(), Session), "what was asked for is given back"
+
+
+async def test_tokens_of_sessions_that_never_attach_are_forgotten(table: Table) -> None:
+    table.limits = replace(LIMITS, segments_max=1)
+    attachments = Attachments(
+        table.engine, table.link, address="", slots=64, timeout_s=60.0, lock=False, counts=table.counts
+    )
+    kept = []
+    for _ in range(5):
+        session, _ = await table.open(hello(shared_memory=True))
+        hold = Hold()
+        table.attach(session, hold)
+        attachments.offer(session, hold)
+        kept.append(weakref.ref(session))
+        await table.close(session)
+    del session
+    gc.collect()
+    assert sum(one() is not None for one in kept) <= 1, "the last one at the most"
+
+
+async def test_what_a_segment_says_is_not_looked_at_once_it_is_given_up(table: Table) -> None:
+    session = await attached(table)
+    segment = Segment(1 << 17, session_id=1, first_sequence=0, lock=False)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    attachment = Attachment(table.engine, table.link, session.source, segment, ours, lambda: None)
+    with theirs:
+        await attachment.begin(session.ids, session.id_states, repeated=0)
+        assert attachment.published() == 0
+        freed = attachment.end(SegmentEnd.CLOSED)
+        while not freed.done():
+            assert attachment.published() == 0
+            await asyncio.sleep(0)
+        assert attachment.published() == 0, "its memory is somebody else's by now"
+        assert theirs.recv(1) == b""

@@ -30,6 +30,7 @@ from penstock_daemon.socket_guard import AddressGuard, ListenError
 HALF_OPEN_MAX: Final = 32
 _ACCEPTS_PER_LOOK: Final = 64  # Then the event loop goes round once.
 _BACKLOG: Final = 128
+_RETRY_S: Final = 0.5  # Where there is no descriptor for who waits: it stays in the queue.
 _SO_PEERGROUPS: Final = 59
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: process, user, group.
 _GROUPS_BYTES_MAX: Final = 1024  # 256 of them: more than Python would ask for.
@@ -78,7 +79,7 @@ class AttachServer:
             os.umask(umask)
         guard.after_bind(self._group)
         self._listener = listener
-        asyncio.get_running_loop().add_reader(listener, self._on_connect)
+        self._watch()
 
     async def close(self) -> None:
         """Listen no longer; segments that are attached stay so."""
@@ -99,12 +100,21 @@ class AttachServer:
 
     # --- Connections that have not attached yet ---------------------------------------------------------------------
 
+    def _watch(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().add_reader(self._listener, self._on_connect)
+
     def _on_connect(self) -> None:
         assert self._listener is not None, "it is watched while it listens"
         for _ in range(_ACCEPTS_PER_LOOK):
             try:
                 connection, _ = self._listener.accept()
-            except OSError:  # Nobody waits; or who waited is gone, or there is no descriptor for it.
+            except BlockingIOError:
+                return
+            except OSError as error:  # The listener stays readable: watched on, it would hold up the event loop.
+                asyncio.get_running_loop().remove_reader(self._listener)
+                asyncio.get_running_loop().call_later(_RETRY_S, self._watch)
+                _log.warning("attach_waits", detail=f"{error.strerror}; give the daemon more descriptors (LimitNOFILE)")
                 return
             connection.setblocking(False)
             peer = _peer(connection)
@@ -170,9 +180,14 @@ class AttachServer:
             return
         segment = attachment.segment
         reply = layout.ATTACH_REPLY.pack(0, layout.LAYOUT_VERSION, segment.size_bytes)
-        with contextlib.suppress(OSError):  # It has hung up meanwhile, of which the attachment hears.
+        try:
             socket.send_fds(connection, [reply], [segment.descriptor, attachment.bell])
-            segment.close_descriptor()
+        except (
+            OSError
+        ):  # It has hung up meanwhile; or it can't be told, and must not wait. The attachment hears of both.
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        segment.close_descriptor()
 
     def _refuse(self, connection: socket.socket, fault: faults.SessionFault) -> None:
         """Say why not, and close; nobody is waited for."""

@@ -34,6 +34,9 @@ class Attachment:
         segment: made for this session.
         connection: to the strategy; does not block.
         on_gone: called once on the loop when the socket hangs up while the segment is served.
+
+    Raises:
+        OSError: the host has no descriptor for the bell; segment and connection are still the caller's.
     """
 
     def __init__(
@@ -53,6 +56,12 @@ class Attachment:
         self._connection = connection
         self._on_gone = on_gone
         self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            engine.poll.register(self.bell, select.EPOLLIN | select.EPOLLET)
+        except BaseException:
+            os.close(self.bell)
+            raise
+        self._begun = False  # Before, the engine's words are those of the source's last segment.
         self._ending: asyncio.Task[None] | None = None
         self._counted = [0, 0]  # Refused ticks of either reason that ``refused`` has told of.
 
@@ -67,7 +76,6 @@ class Attachment:
         buffers, source = self._engine.buffers, self._source
         buffers.segment_ids[source, : len(ids)] = ids
         buffers.segment_states[source, : len(states)] = states
-        self._engine.poll.register(self.bell, select.EPOLLIN | select.EPOLLET)
         attached = self._engine.command(
             Command.ATTACH_SEGMENT,
             source,
@@ -80,6 +88,7 @@ class Attachment:
         )
         asyncio.get_running_loop().add_reader(self._connection, self._on_readable)
         await self._link.applied(attached)
+        self._begun = True
 
     def end(self, why: SegmentEnd) -> asyncio.Task[None]:
         """Have the engine let go of the segment, at once; the task that is returned is done when all is freed."""
@@ -91,10 +100,12 @@ class Attachment:
 
     async def _free(self, detached: int) -> None:
         await self._link.applied(detached)
+        self._begun = True
         self._engine.poll.unregister(self.bell)  # The strategy has it too: closing ours would not end the watching.
         os.close(self.bell)
         self._connection.close()
-        self.segment.free()
+        # Tens of milliseconds for a long ring: not on the event loop.
+        await asyncio.get_running_loop().run_in_executor(None, self.segment.free)
 
     def _on_readable(self) -> None:
         """The strategy hung up; or sent what nobody asked for, which is taken for the same."""
@@ -104,7 +115,7 @@ class Attachment:
     # --- What the engine says of it -------------------------------------------------------------------------------
 
     def _word(self, column: int) -> int:
-        return self._engine.segment_word(self._row, column)
+        return self._engine.segment_word(self._row, column) if self._begun else 0
 
     @property
     def fault(self) -> SegmentEnd:
@@ -119,6 +130,8 @@ class Attachment:
     def published(self) -> int:
         """Return how many ticks the strategy has published, as far as that can be."""
         taken = self._word(memory.SEGMENT_TAKEN)
+        if self._ending is not None:  # It may be unmapped by now, and nothing more is taken from it.
+            return taken
         return min(max(self.segment.ticks_published, taken), taken + self.segment.slots)
 
     def answered(self, ticks: int) -> bool:

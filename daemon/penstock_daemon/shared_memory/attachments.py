@@ -79,9 +79,10 @@ class Attachments:
 
     def offer(self, session: Session, hold: Hold) -> pb.SharedMemory:
         """Return what goes into the Welcome of a stream that asked for shared memory; earlier offers end."""
-        self._forget(session)
+        now_s = time.monotonic()
+        self._offers = [one for one in self._offers if one.session is not session and self._good(one, now_s)]
         token = secrets.token_bytes(layout.TOKEN_BYTES)
-        self._offers.append(_Offer(token, session, hold, time.monotonic()))
+        self._offers.append(_Offer(token, session, hold, now_s))
         return pb.SharedMemory(
             address=self._address, token=token, slots=self._slots, layout_version=layout.LAYOUT_VERSION
         )
@@ -107,7 +108,7 @@ class Attachments:
                 await asyncio.sleep(_LOOK_S)
             segment = await asyncio.get_running_loop().run_in_executor(None, self._make, session)
             if not _stands(offer):
-                segment.free()
+                await self._free(segment)
                 raise _gone()
             return await self._begin(session, offer.hold, segment, connection)
         finally:
@@ -120,22 +121,21 @@ class Attachments:
                 self._slots, session_id=session.session_id, first_sequence=session.next_sequence, lock=self._lock
             )
         except OSError as error:
-            raise faults.exhausted(
-                "ATTACH_MEMORY",
-                field="shared_memory.slots",
-                value=f"{self._slots} ({error.strerror})",
-                mend="lower it or shared_memory.segments_max, or give the daemon more memory and descriptors",
-            ) from error
+            raise self._no_room(error) from error
 
     async def _begin(self, session: Session, hold: Hold, segment: Segment, connection: socket.socket) -> Attachment:
-        attachment = Attachment(
-            self._engine,
-            self._link,
-            session.source,
-            segment,
-            connection,
-            lambda: self._on_gone(session, hold, attachment),
-        )
+        try:
+            attachment = Attachment(
+                self._engine,
+                self._link,
+                session.source,
+                segment,
+                connection,
+                lambda: self._on_gone(session, hold, attachment),
+            )
+        except OSError as error:
+            await self._free(segment)
+            raise self._no_room(error) from error
         self._link.ignore(session.source)
         self._counts.segments_attached += 1
         session.attachment = attachment
@@ -145,12 +145,12 @@ class Attachments:
 
     def _redeem(self, token: bytes) -> _Offer:
         now_s = time.monotonic()
-        self._offers = [one for one in self._offers if one.until_s(self._timeout_s) > now_s]
+        self._offers = [one for one in self._offers if self._good(one, now_s)]
         found = None
         for one in self._offers:  # All of them: how long it takes says nothing about any.
             if hmac.compare_digest(one.token, token):
                 found = one
-        if found is None or not _stands(found):
+        if found is None:
             raise faults.unauthenticated(
                 "ATTACH_TOKEN",
                 field="token",
@@ -160,8 +160,20 @@ class Attachments:
         self._offers.remove(found)
         return found
 
-    def _forget(self, session: Session) -> None:
-        self._offers = [one for one in self._offers if one.session is not session]
+    def _good(self, offer: _Offer, now_s: float) -> bool:
+        return _stands(offer) and offer.until_s(self._timeout_s) > now_s
+
+    def _no_room(self, error: OSError) -> faults.SessionFault:
+        return faults.exhausted(
+            "ATTACH_MEMORY",
+            field="shared_memory.slots",
+            value=f"{self._slots} ({error.strerror})",
+            mend="lower it or shared_memory.segments_max, or give the daemon more memory and descriptors",
+        )
+
+    async def _free(self, segment: Segment) -> None:
+        """Free a segment that the engine never served; like making one, off the event loop."""
+        await asyncio.get_running_loop().run_in_executor(None, segment.free)
 
     def _on_gone(self, session: Session, hold: Hold, attachment: Attachment) -> None:
         """The socket hung up: the strategy is gone, or the engine found in its segment what can't be."""
