@@ -290,5 +290,4 @@ def count_given(m: Any, source: int, first: int, end: int, handed_ns: int) -> No
         answer = m.prediction_slots[source, number & (slots - 1)]
         if answer.flags & memory.ANSWER_REFUSED:
             continue
-        first_ns = m.tick_slots[source, number & (slots - 1)].first_ns
-        record_handed_over(m, path, bulk, answer, first_ns, handed_ns)
+        record_handed_over(m, path, bulk, answer, m.tick_slots[source, number & (slots - 1)], handed_ns)

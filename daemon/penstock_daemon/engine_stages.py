@@ -57,7 +57,7 @@ _FIRSTS = np.append(
 )
 _LATE = int(PredictionFlag.LATE)
 _STALE = int(PredictionFlag.STALE)
-_EGRESS, _TOTAL = int(Stage.EGRESS), int(Stage.TOTAL)
+_RECEIVE, _EGRESS, _TOTAL = int(Stage.RECEIVE), int(Stage.EGRESS), int(Stage.TOTAL)
 _UPDATE = int(memory.OldTick.UPDATE)
 _DURATION_MAX = 2**32 - 1
 _UNDEFINED_TIME = np.uint64(UNDEFINED_TIME)
@@ -177,23 +177,24 @@ def record_duration(m: Any, path: int, bulk: int, stage: int, sequence: int, dur
 
 
 @_inline
-def record_handed_over(m: Any, path: int, bulk: int, answer: Any, first_ns: int, now_ns: int) -> None:
+def record_handed_over(m: Any, path: int, bulk: int, answer: Any, tick: Any, now_ns: int) -> None:
     """Count the stages EGRESS and TOTAL of an answer that is handed over now.
 
     Args:
         m: Buffers or AnswerBuffers; the two rows are overwritten.
         path, bulk: which rows.
-        answer: a prediction record; what its six stages leave of the total is EGRESS.
-        first_ns: first stamp of its tick, monotonic.
+        answer: a prediction record; what its stages after RECEIVE leave of the time since its tick was ringed is EGRESS.
+            RECEIVE is not taken from it: of a first stamp of the future, or hours old, the record holds the nearest that
+            it can.
+        tick: its tick slot, which is not used again before the answer is gone.
         now_ns: monotonic.
     """
-    total_ns = now_ns - first_ns
-    made_ns = np.int64(0)
-    for stage in range(answer.stage_ns.shape[0]):
-        made_ns += np.int64(answer.stage_ns[stage])
+    egress_ns = now_ns - tick.ringed_ns
+    for stage in range(_RECEIVE + 1, answer.stage_ns.shape[0]):
+        egress_ns -= np.int64(answer.stage_ns[stage])
     sequence = np.int64(answer.sequence)
-    record_duration(m, path, bulk, _EGRESS, sequence, total_ns - made_ns)
-    record_duration(m, path, bulk, _TOTAL, sequence, total_ns)
+    record_duration(m, path, bulk, _EGRESS, sequence, egress_ns)
+    record_duration(m, path, bulk, _TOTAL, sequence, now_ns - tick.first_ns)
 
 
 @_inline

@@ -189,7 +189,7 @@ def release_answers(m: Any, source: int, path: int, bulk: int, count: int, repea
         answer = m.prediction_slots[source, place]
         if answer.flags & _SPECIAL:
             continue
-        record_handed_over(m, path, bulk, answer, m.tick_slots[source, place].first_ns, now_ns)
+        record_handed_over(m, path, bulk, answer, m.tick_slots[source, place], now_ns)
     store_release(m.cursors, base + memory.PREDICTION_CONSUMED, consumed + count)
     if load_acquire(m.cursors, base + memory.TICK_CONSUMED) < m.cursors[base + memory.TICK_PUBLISHED]:
         wake_engine(m)  # It may have had no room for the answers.

@@ -119,6 +119,20 @@ def test_stages_count_from_the_first_stamp_and_add_up_to_the_total(shared: Engin
     assert totals[Stage.EGRESS] > 0
 
 
+@pytest.mark.parametrize("age_ns", [-5_000_000, 10_000_000_000], ids=["of-the-future", "too-long-for-a-record"])
+def test_first_stamp_that_is_far_off_is_no_time_of_the_egress(shared: Engine, age_ns: int) -> None:
+    for table in (shared.buffers.histograms, shared.buffers.totals):
+        table[:] = 0
+    drained(shared, tick_stream(1, 2), [age_ns, age_ns])
+    shared.release_answers(1, memory.PATH_GRPC, False, 2)
+    totals = shared.buffers.totals[memory.PATH_GRPC, 0]
+    sums = totals[:, engine_stages.SUM]
+    assert sums[Stage.RECEIVE] == 2 * age_ns
+    assert sums[Stage.TOTAL] == sums[: Stage.TOTAL].sum()
+    assert totals[Stage.EGRESS, engine_stages.NEGATIVE] == 0
+    assert totals[Stage.RECEIVE, engine_stages.NEGATIVE] == (2 if age_ns < 0 else 0)
+
+
 def test_breach_of_a_stage_is_counted_with_the_sequence_of_its_tick() -> None:
     engine = idle_engine(bounds={(memory.PATH_GRPC, Stage.RECEIVE): 1_000_000})
     try:

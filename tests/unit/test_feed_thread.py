@@ -18,7 +18,7 @@ from numba.core.runtime import _nrt_python, rtsys
 
 from penstock.v1 import moldudp64
 from penstock.v1.records import PREDICTION_DTYPE, Clock, PredictionFlag, Stage
-from penstock_daemon import engine_memory
+from penstock_daemon import engine_memory, engine_stages
 from penstock_daemon.config_feed import FeedConfig
 from penstock_daemon.engine import Engine
 from penstock_daemon.faults import SessionFault
@@ -187,6 +187,25 @@ async def test_nothing_is_allocated_and_the_interpreter_not_entered_while_packet
     assert (frame.f_code.co_name, frame.f_lasti) == where
     for before, after in itertools.pairwise(stats):
         assert np.subtract(after, before).tolist() == [0, 0, 0, 0]
+
+
+async def test_egress_that_stands_still_is_seen_in_the_total_of_each_answer_that_waited(running: Running):
+    engine, source = running.feed.engine, running.feed.source
+    slots = engine.sizes.slots
+    for first in range(1, slots + 1, 8):
+        running.lines[0].send(packet(first, 8))
+        await running.until(lambda first=first: running.word(memory.APPLIED) == first + 7)
+    await running.until(lambda: engine.cursor(source, engine_memory.PREDICTION_PUBLISHED) == slots)
+    stamps_ns = engine.buffers.tick_slots[source]["first_ns"].copy()
+    running.lines[0].send(packet(slots + 1, 8))
+    await running.until(lambda: running.word(memory.APPLIED) == slots + 8)
+    assert running.word(memory.RING_DROPS) == 8, "an answer's tick is kept as long as the answer"
+    before_ns = int(engine.buffers.totals[engine_memory.PATH_FEED, 0, Stage.TOTAL, engine_stages.SUM])
+    handed_ns = engine.release_answers(source, engine_memory.PATH_FEED, False, slots)
+    total_ns = int(engine.buffers.totals[engine_memory.PATH_FEED, 0, Stage.TOTAL, engine_stages.SUM]) - before_ns
+    assert total_ns == (handed_ns - stamps_ns).sum()
+    running.lines[0].send(packet(slots + 9, 8))
+    assert (await running.answers(8))["sequence"].tolist() == list(range(slots, slots + 8))
 
 
 async def test_junk_on_the_group_is_counted_and_harms_nothing(running: Running):

@@ -171,7 +171,8 @@ def test_release_times_what_is_handed_over_in_its_own_row(engine: Engine) -> Non
     now_ns = engine.release_answers(1, memory.PATH_FEED, True, 3)
     totals = engine.buffers.totals[memory.PATH_FEED, 1]
     assert totals[Stage.TOTAL, 0] == 3 * (now_ns - RECEIVED_NS)
-    assert totals[Stage.EGRESS, 0] == 3 * (now_ns - RECEIVED_NS - 6 * 7)
+    ringed_ns = engine.buffers.tick_slots[1, :3]["ringed_ns"].astype(np.int64)
+    assert totals[Stage.EGRESS, 0] == (now_ns - ringed_ns - 5 * 7).sum()
     assert engine.buffers.histograms.sum() == 6
     assert engine.cursor(1, memory.PREDICTION_CONSUMED) == 3
 

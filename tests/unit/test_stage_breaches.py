@@ -121,11 +121,13 @@ def test_5_ms_pass_and_a_nanosecond_more_does_not(path: int) -> None:
     answer["sequence"] = 7
     over = buffers.totals[path, REALTIME, :, engine_stages.EXCEEDED]
     first_ns = 1_000_000_000_000
-    _handed_over(buffers, path, 0, answer[0], first_ns, first_ns + 5_000_000)
+    tick = np.zeros(1, memory.TICK_SLOT_DTYPE)
+    tick["first_ns"], tick["ringed_ns"] = first_ns, first_ns + 500_000
+    _handed_over(buffers, path, 0, answer[0], tick[0], first_ns + 5_000_000)
     assert not over.any()
-    _handed_over(buffers, path, 0, answer[0], first_ns, first_ns + 5_000_001)
+    _handed_over(buffers, path, 0, answer[0], tick[0], first_ns + 5_000_001)
     assert over.tolist() == [0, 0, 0, 0, 0, 0, 1, 1], "the nanosecond is EGRESS's"
     assert buffers.breaches[path, Stage.TOTAL].tolist() == [7, 5_000_001]
     assert buffers.breaches[path, Stage.EGRESS].tolist() == [7, 750_001]
-    _handed_over(buffers, path, 1, answer[0], first_ns, first_ns + 60_000_000)
+    _handed_over(buffers, path, 1, answer[0], tick[0], first_ns + 60_000_000)
     assert over.sum() == 2, "in bulk nothing is over"

@@ -1,6 +1,6 @@
 """From an applied message to a tick in the ring of the feed's source: claim, write in place, publish.
 
-a full ring        the tick is dropped and counted, never waited for
+a full ring        so many ticks are unanswered: the tick is dropped and counted, never waited for
 one packet         its ticks are published together, by one release store
 """
 
@@ -50,7 +50,8 @@ def publish_tick(f: Any, ring: Any, index: int, wire_ns: int, clock: int, first_
     base = source * memory.CURSOR_WORDS
     slots = ring.tick_slots.shape[1]
     place = ring.cursors[base + memory.TICK_PUBLISHED] + words[feed.UNFLUSHED]
-    if place - load_acquire(ring.cursors, base + memory.TICK_CONSUMED) >= slots:
+    # Not TICK_CONSUMED: an answer's slot is counted with the stamps of its tick, when it is handed over.
+    if place - load_acquire(ring.cursors, base + memory.PREDICTION_CONSUMED) >= slots:
         words[feed.RING_DROPS] += 1
         return
     tick = f.tick[0]
