@@ -197,6 +197,18 @@ async def test_the_rings_are_there_in_place(runs: Runs):
             await session.finish()
 
 
+def test_the_rings_of_a_session_that_was_closed_take_nothing_and_their_views_stay(runs: Runs):
+    with served(runs) as server, blocking_session(server) as session:
+        rings = session.rings
+        claimed = rings.claim(2)
+        session.close()
+        claimed[:] = ticks_of(2)
+        for verb in (rings.claim, rings.publish):
+            with pytest.raises(LocalUsageError, match="call connect"):
+                verb(2)
+        assert session.unanswered == 0
+
+
 async def test_a_session_over_grpc_has_no_rings(tmp_path: Path):
     with ScriptedServer(tmp_path / "s.sock") as server:
         async with connect(server.address, instruments=INSTRUMENTS) as session:

@@ -167,6 +167,49 @@ def test_misuse_of_the_rings_is_an_assertion(silent: Silent):
         rings.claim(0)
 
 
+def test_ticks_that_were_sent_into_a_claim_are_not_published_as_it(silent: Silent):
+    books, _ = books_on(silent)
+    rings = Rings(books, lambda: None, lambda: None)
+    rings.claim(2)[:] = ticks_of(2)
+    books.accept(ticks_of(1, first=7).tobytes())
+    with pytest.raises(AssertionError, match="claim again"):
+        rings.publish(2)
+    assert silent.words[layout.TICK_PUBLISHED_AT // 8] == 1
+
+
+def test_answers_that_were_received_after_a_peek_are_not_released_twice(silent: Silent):
+    books, _ = books_on(silent)
+    rings = Rings(books, lambda: None, lambda: None)
+    books.accept(ticks_of(4).tobytes())
+    silent.answer(0, ticks_of(2))
+    assert len(rings.peek()) == 2
+    assert len(books.drain().predictions) == 2
+    with pytest.raises(AssertionError, match="after the peek"):
+        rings.release(2)
+    silent.answer(2, ticks_of(2, first=2))
+    books.detach()  # And they are not taken for those of the peek.
+    assert books.drain().predictions["sequence"].tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_is_peeked_at_may_be_set_aside_before_it_is_released(silent: Silent, *, lost: bool):
+    books, _ = books_on(silent)
+    rings = Rings(books, lambda: None, lambda: None)
+    books.accept(ticks_of(SLOTS).tobytes())
+    silent.answer(0, ticks_of(3))
+    assert len(rings.peek()) == 3
+    silent.answer(3, ticks_of(1, first=3))
+    assert books.set_aside() == 4  # As a send does that finds the ring full.
+    assert books.accept_one(ticks_of(1, first=SLOTS).tobytes()) == SLOTS
+    if lost:
+        books.detach()
+    rings.release(2)
+    assert rings.peek()["sequence"].tolist() == [2, 3]
+    rings.release(1)
+    assert books.drain().predictions["sequence"].tolist() == [3]
+    assert books.next_answer == 4
+
+
 def test_a_claim_that_outlives_its_segment_is_published_in_the_next(silent: Silent, tmp_path: Path):
     books, segment = books_on(silent)
     rings = Rings(books, lambda: None, lambda: None)

@@ -162,6 +162,26 @@ def test_words_through_libatomic_are_the_same_words(tmp_path: Path):
         del segment
 
 
+class Call:
+    """A function of libatomic's that does nothing but note the memory order that it was asked for."""
+
+    def __init__(self) -> None:
+        self.orders: list[int] = []
+
+    def __call__(self, *arguments: int) -> int:
+        self.orders.append(arguments[-1])
+        return 0
+
+
+def test_elsewhere_no_load_of_a_word_overtakes_a_store_even_without_a_fence():
+    load, store = Call(), Call()
+    found = words._AtomicCalls(load, store).over(memoryview(bytearray(64)))
+    found[1] = 1
+    assert found[2] == 0
+    sequentially_consistent = 5
+    assert load.orders == store.orders == [sequentially_consistent]
+
+
 def test_a_machine_without_fences_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch):
     def missing(_name: str) -> None:
         raise OSError("no such library")

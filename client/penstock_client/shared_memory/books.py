@@ -69,7 +69,8 @@ class RingBooks(Rebuilding):
         self._segment: Segment | None = None  # Where the ticks stand, served or not.
         self._base = self._slots = self._mask = 0
         self._read = 0  # Predictions taken from this segment.
-        self._peeked = 0
+        self._peeked = self._peeked_at = 0  # Shown by peek(), from which answer of this segment on.
+        self._claimed_at = 0  # The sequence that the claim begins with.
         self._aside: deque[NDArray[np.void]] = deque()
         self._aside_peeked = False
         self._may_publish = False
@@ -96,8 +97,8 @@ class RingBooks(Rebuilding):
     def accept_one(self, record: bytes | memoryview) -> int:
         """Take one tick of 80 bytes, publish it, and return its sequence; NO_ROOM where the ring is full.
 
-        The lean way: no array is made, and the lock's release is the fence before ENGINE_SLEEPING is looked at. NO_ROOM
-        too while another thread sends many, which stay together.
+        The lean way: no array is made, and the lock's release is the fence before ENGINE_SLEEPING is looked at (on x86-64;
+        elsewhere words need none, see ``words.py``). NO_ROOM too while another thread sends many, which stay together.
         """
         with self._lock:
             segment, sequence = self._segment, self._accepted
@@ -137,7 +138,7 @@ class RingBooks(Rebuilding):
         Returns:
             The segment, and shape (ticks,), TICK_DTYPE, in place; may be empty.
         """
-        segment = self._segment  # No lock: publish_claimed() looks whether it is still the same.
+        segment, self._claimed_at = self._segment, self._accepted  # No lock: publish_claimed() looks at both again.
         if segment is None:
             return None, NO_TICKS
         slot = (self._accepted - segment.first_sequence) & segment.mask
@@ -155,6 +156,7 @@ class RingBooks(Rebuilding):
             at_present = self._segment
             if at_present is None or segment is None:
                 return 0
+            assert self._accepted == self._claimed_at, "others were sent after the claim, in its slots: claim again"
             slot = (self._accepted - self._base) & self._mask
             if segment is not at_present:
                 ticks = min(ticks, self._make_room())
@@ -241,15 +243,16 @@ class RingBooks(Rebuilding):
             records = segment.predictions[slot : slot + count]
             if count > 1 or segment.words[segment.prediction_word + slot * PREDICTION_SLOT_WORDS] != self._answered:
                 answers.check_order(records, self._answered)
-            self._peeked = len(records)
+            self._peeked, self._peeked_at = len(records), self._read
             return segment, records
 
     def release(self, segment: Segment | None, released: int) -> None:
         """Give back the first *released* of what peek() returned of *segment*."""
         with self._lock:
-            if segment is None:
+            if self._aside_peeked:  # Or set aside since, by a send that waited for room.
                 self._release_aside(released)
-            elif segment is self.attached:  # Else they counted as read when the segment was left.
+            elif segment is not None and segment is self.attached:  # Else they counted as read when it was left.
+                assert self._read == self._peeked_at, "answers were received after the peek: they are released already"
                 self._take(segment, released, self._refused_in_place(segment, released))
                 self._peeked = 0
 
@@ -298,7 +301,8 @@ class RingBooks(Rebuilding):
             if segment is None:
                 return
             try:
-                if self._peeked and self._peeked <= answers.ready(segment, self._read):
+                seen = self._peeked and self._read == self._peeked_at
+                if seen and self._peeked <= answers.ready(segment, self._read):
                     self._take(segment, self._peeked, self._refused_in_place(segment, self._peeked))
                 self._set_aside()
             finally:
@@ -367,6 +371,7 @@ class RingBooks(Rebuilding):
         count = answers.ready(segment, self._read) if segment is not None else 0
         if segment is None or not count:
             return 0
+        self._aside_peeked |= bool(self._peeked) and self._read == self._peeked_at
         self._aside.append(self._copy_out(segment, count))
         self.unread += count
         self._peeked = 0

@@ -7,7 +7,8 @@
     predictions = rings.peek()      answers, as a view that can't be written
     rings.release(len(predictions)) their slots are the daemon's again from here on
 
-For one thread at a time, and nothing here waits. What a view shows after its slots were published or released is the
+For one thread at a time, and nothing here waits. Send nothing else between a claim and its publish(), and receive nothing
+else between a peek and its release(). What a view shows after its slots were published or released is the
 daemon's business: keep nothing of it. A claim says nothing of the ticks' values, and a slot keeps what its last tick left
 in it: fill every field. An answer whose flags have REFUSED_FLAG is an error, and its ``horizons`` the reason's number.
 """
@@ -57,7 +58,7 @@ class Rings:
         """
         assert ticks > 0, f"claim at least one tick: ticks={ticks}"
         segment, claimed = self._books.claim(ticks)
-        if not len(claimed):
+        if not len(claimed) or self._books.attached is None:
             self._check_usable()
         self._claimed_in, self._claimed = segment, claimed
         return claimed
@@ -67,9 +68,15 @@ class Rings:
 
         Returns:
             How many were taken: all, but where a connection was lost since the claim and the new rings are smaller.
+
+        Raises:
+            LocalUsageError: the session was finished or closed since the claim.
+            PenstockError: what ended the session.
         """
         assert self._claimed is not None, "publish without a claim"
         assert 0 < ticks <= len(self._claimed), f"published more than was claimed: {ticks} of {len(self._claimed)}"
+        if self._books.attached is None:
+            self._check_usable()
         claimed, self._claimed = self._claimed, None
         return self._books.publish_claimed(self._claimed_in, claimed, ticks)
 

@@ -141,8 +141,10 @@ class Segment:
         """Let the daemon know that we are gone. Does nothing the second time."""
         self.hung_up = True
         if self.bell >= 0:
-            with socket.socket(fileno=os.dup(self.bell)) as attached, contextlib.suppress(OSError):  # It hung up first.
+            attached = socket.socket(fileno=self.bell)  # No other descriptor: there may be none left.
+            with contextlib.suppress(OSError):  # It hung up first.
                 attached.shutdown(socket.SHUT_RDWR)
+            attached.detach()
 
     def __del__(self) -> None:
         """Close the descriptors: nobody can wait on them any more."""

@@ -10,7 +10,8 @@ or since 3.13 the compare-and-swap of PyMutex. Acquiring and releasing a lock th
 a tenth of a call through ctypes.
 
 Others. TSO is x86's alone. There the same words go through libatomic, the compiler's own library of atomic operations,
-by ctypes: slower, and right. Without it the session is refused with a sentence, never served by luck.
+by ctypes, each sequentially consistent, so that a load stays behind an earlier store whatever stands between them: slower,
+and right. Without it the session is refused with a sentence, never served by luck.
 """
 
 from __future__ import annotations
@@ -26,9 +27,7 @@ from penstock_client.errors import LocalUsageError
 
 WORD_BYTES: Final = 8
 _TSO_MACHINES: Final = frozenset({"x86_64", "amd64"})
-_ACQUIRE: Final = 2  # C's memory_order.
-_RELEASE: Final = 3
-_SEQUENTIAL: Final = 5
+_SEQUENTIAL: Final = 5  # C's memory_order_seq_cst.
 
 
 class Words(Protocol):
@@ -122,9 +121,9 @@ class _FencedWords:
 
     def __getitem__(self, index: int, /) -> int:
         assert 0 <= index < self._words, "a word outside the segment"
-        value: int = self._calls.load(self._address + WORD_BYTES * index, _ACQUIRE)
+        value: int = self._calls.load(self._address + WORD_BYTES * index, _SEQUENTIAL)
         return value
 
     def __setitem__(self, index: int, value: int, /) -> None:
         assert 0 <= index < self._words, "a word outside the segment"
-        self._calls.store(self._address + WORD_BYTES * index, value, _RELEASE)
+        self._calls.store(self._address + WORD_BYTES * index, value, _SEQUENTIAL)
