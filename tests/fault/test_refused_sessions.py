@@ -213,12 +213,13 @@ def test_odd_books_are_data_with_a_flag(daemon: RunningDaemon) -> None:
     assert book.tolist() == [0, 64, 32, 256]
 
 
-def test_method_that_is_not_there_yet_says_so(daemon: RunningDaemon) -> None:
+def test_subscribing_to_a_daemon_without_a_feed_says_so(daemon: RunningDaemon) -> None:
     with grpc.insecure_channel(daemon.address) as channel:
         call = channel.unary_stream(METHOD.replace("StreamPredictions", "Subscribe"))
         with pytest.raises(grpc.RpcError) as refused:
             list(call(b"", timeout=20))
-    assert end_of(refused.value).code == "UNIMPLEMENTED"
+    end = end_of(refused.value)
+    assert (end.code, end.reason) == ("NOT_FOUND", "NO_FEED")
 
 
 def test_log_tells_of_every_refusal(daemon: RunningDaemon) -> None:
