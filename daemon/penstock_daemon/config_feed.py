@@ -268,3 +268,24 @@ def feed_faults(values: Mapping[str, Any]) -> Iterator[str]:
         values["feed.payload"], split_instruments(values["feed.instruments"]), field="feed.instruments"
     )
     yield from faults
+    yield from _starved(values)
+
+
+def _starved(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield who would never run: a thread whose only CPU is that of another one, which spins."""
+    cores = set(values["feed.cores"])
+    if len(cores) != 1:
+        return
+    for owner, neighbour in (("engine.cores", "engine"), ("server.cores", "event loop")):
+        if set(values[owner]) != cores:
+            continue
+        if values["feed.idle"] == "spin":
+            yield (
+                f'feed.cores: must not be the only CPU of {owner} while feed.idle is "spin" (the feed would starve the '
+                f'{neighbour}; use idle = "block"), was {sorted(cores)}'
+            )
+        elif neighbour == "engine" and values["engine.idle"] == "spin":
+            yield (
+                'feed.cores: must not be the only CPU of engine.cores while engine.idle is "spin" (the engine would '
+                f"starve the feed; give the feed another CPU), was {sorted(cores)}"
+            )

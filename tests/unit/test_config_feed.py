@@ -61,3 +61,32 @@ def test_faults_of_the_section_come_together():
 def test_the_same_group_on_two_interfaces_is_two_lines():
     sets = [GROUP, "feed.instruments=A", "feed.group_b=239.1.2.3:26400", "feed.interface_b=eth1"]
     assert load_config(None, {}, sets, cpus=frozenset({0})).feed.group_b == "239.1.2.3:26400"
+
+
+@pytest.mark.parametrize(
+    ("sets", "sentence"),
+    [
+        (
+            ["feed.idle=spin", "engine.cores=1"],
+            'CPU of engine.cores while feed.idle is "spin" (the feed would starve the',
+        ),
+        (
+            ["feed.idle=spin", "server.cores=1"],
+            'CPU of server.cores while feed.idle is "spin" (the feed would starve the',
+        ),
+        (
+            ["engine.idle=spin", "engine.cores=1"],
+            "(the engine would starve the feed; give the feed another CPU), was [1]",
+        ),
+    ],
+)
+def test_thread_that_spins_may_not_have_the_only_cpu_of_another(sets: list[str], sentence: str) -> None:
+    base = [GROUP, "feed.instruments=A", "feed.cores=1"]
+    cpus = frozenset({0, 1, 2})
+    with pytest.raises(ConfigError) as refused:
+        load_config(None, {}, [*base, *sets], cpus=cpus)
+    assert sentence in str(refused.value)
+    apart = [one.replace("cores=1", "cores=2") for one in sets]
+    assert load_config(None, {}, [*base, *apart], cpus=cpus).feed.cores == (1,)
+    block = ["engine.idle=block", "feed.idle=block"]
+    assert load_config(None, {}, [*base, *sets, *block], cpus=cpus).feed.cores == (1,)

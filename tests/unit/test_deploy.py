@@ -89,18 +89,53 @@ def test_unit_grants_what_low_latency_needs(unit: Unit) -> None:
     assert service["Environment"] == f"PENSTOCK_CACHE_DIR=/var/cache/{service['CacheDirectory']}"
 
 
+def test_unit_lets_the_daemon_read_its_clocks_and_interfaces(unit: Unit) -> None:
+    service = unit["Service"]
+    assert "ProtectClock" not in service, "it refuses adjtimex, which changes nothing"
+    assert {"adjtimex", "clock_adjtime"} <= set(
+        service["SystemCallFilter"].split()
+    )  # The C library's choice of the two.
+    assert "AF_NETLINK" in service["RestrictAddressFamilies"].split()
+    assert service["CapabilityBoundingSet"] == "", "so that nobody sets the clock"
+
+
 def test_unit_waits_longer_than_the_daemon_drains(unit: Unit) -> None:
     from penstock_daemon.config import Config
 
     assert int(unit["Service"]["TimeoutStopSec"]) > 2 * Config.defaults().server.drain_s
 
 
-@pytest.mark.parametrize("name", ["penstockd.toml"])
+@pytest.mark.parametrize("name", ["penstockd.toml", "penstockd.colocated.toml"])
 def test_configuration_of_the_unit_has_no_fault(repository_root: Path, name: str) -> None:
     from penstock_daemon.config import load_config
 
-    config = load_config(repository_root / "deploy" / name, {}, [])
+    config = load_config(repository_root / "deploy" / name, {}, [], cpus=frozenset(range(8)))
     assert config.server.address == "unix:/run/penstock/penstock.sock"
+
+
+def test_colocated_configuration_has_a_cpu_for_each_thread_that_spins(repository_root: Path) -> None:
+    from penstock_daemon.config import load_config
+
+    path = repository_root / "deploy" / "penstockd.colocated.toml"
+    config = load_config(path, {}, [], cpus=frozenset(range(8)))
+    assert (config.engine.idle, config.feed.idle, config.shared_memory.enabled) == ("spin", "spin", True)
+    assert config.feed.group
+    assert config.feed.group_b
+    cores = [*config.engine.cores, *config.server.cores, *config.feed.cores]
+    assert len(cores) == len(set(cores)) == 3
+    assert 0 not in cores
+
+
+def test_what_the_colocated_configuration_leaves_to_choose_is_sound_too(repository_root: Path, tmp_path: Path) -> None:
+    from penstock_daemon.config import load_config
+
+    text = (repository_root / "deploy" / "penstockd.colocated.toml").read_text(encoding="utf-8")
+    everything, choices = re.subn(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
+    assert choices == 4
+    path = tmp_path / "penstockd.toml"
+    path.write_text(everything, encoding="utf-8")
+    config = load_config(path, {}, [], cpus=frozenset(range(8)))
+    assert (config.clock.ptp, config.shared_memory.group) == ("/dev/ptp0", "traders")
 
 
 def test_unit_and_image_serve_the_socket_that_they_ask_about(repository_root: Path, unit: Unit) -> None:

@@ -15,7 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.v1.histogram import BUCKETS
 from penstock_daemon.budget_metrics import BudgetSnapshot, StageBudget
+from penstock_daemon.clocks.metrics import ClocksSnapshot
+from penstock_daemon.feed.metrics import FeedSnapshot
 from penstock_daemon.metrics import LatencyHistogram, MetricsSnapshot, make_registry
+from penstock_daemon.subscriptions import SubscriptionCounts
 
 RULES = Path("deploy", "prometheus", "penstock-rules.yaml")
 BOARD = Path("deploy", "grafana", "penstock-budget.json")
@@ -28,6 +31,9 @@ def shown_labels() -> dict[str, set[str]]:
     snapshot = MetricsSnapshot(
         budget=BudgetSnapshot(stages=[StageBudget("grpc", "total", 5_000_000, 1)]),
         histograms=[LatencyHistogram("grpc", "total", "realtime", counts, 1)],
+        clocks=ClocksSnapshot(synchronised=True),
+        feed=FeedSnapshot("feed", gaps={"unrecovered": 1}, socket_drops={"a": 1}, counters={"ring_drops": 1}),
+        subscriptions=SubscriptionCounts(),
     )
     text = generate_latest(make_registry(lambda: snapshot, "0")).decode()
     found: dict[str, set[str]] = {}
@@ -69,8 +75,8 @@ def test_recorded_name_that_an_alert_asks_for_is_recorded(repository_root: Path)
 
 def test_each_alert_says_how_bad_and_what(repository_root: Path) -> None:
     yaml = pytest.importorskip("yaml")
-    (group,) = yaml.safe_load((repository_root / RULES).read_text(encoding="utf-8"))["groups"]
-    alerts = [rule for rule in group["rules"] if "alert" in rule]
+    groups = yaml.safe_load((repository_root / RULES).read_text(encoding="utf-8"))["groups"]
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
     assert {alert["labels"]["severity"] for alert in alerts} == {"critical", "warning", "info"}
     assert all("$labels.instance" in alert["annotations"]["summary"] for alert in alerts)
     assert len({alert["alert"] for alert in alerts}) == len(alerts)
