@@ -200,6 +200,45 @@ def test_packets_far_beyond_that_go_on_from_each_other_are_believed(rig):
     assert rig.word(memory.LOST) == 10**12 + CONFIRM - 1 - 2
 
 
+@pytest.mark.parametrize("behind", [0, 1, 5])
+def test_a_jump_on_both_lines_is_believed_however_they_interleave(rig, behind):
+    rig.offer(packet(1))
+    far = [moldudp64.pack_packet(SESSION, 10**6 + number, [record(number)]) for number in range(20)]
+    for number in range(20 + behind):
+        if number < 20:
+            rig.offer(far[number], LINE_A)
+        if number >= behind:
+            rig.offer(far[number - behind], LINE_B)
+    assert rig.bids() == [1, *range(CONFIRM - 1, 20)]
+    assert rig.word(memory.FAR_PACKETS) == CONFIRM - 1 + max(0, CONFIRM - 1 - behind)
+
+
+def test_another_session_on_both_lines_begins_however_they_interleave(rig):
+    rig.offer(packet(1))
+    for first in range(1, 10):
+        rig.offer(packet(first, 1, OTHER), LINE_A)
+        rig.offer(packet(first, 1, OTHER), LINE_B)
+    rig.pass_time(WAIT_NS)
+    assert rig.word(memory.SESSIONS) == 2
+    assert rig.bids() == [1, *range(CONFIRM, 10)]
+
+
+def test_two_lines_that_were_led_astray_find_back(rig):
+    rig.offer(moldudp64.pack_header(SESSION, 10**9, moldudp64.HEARTBEAT))
+    for first in range(1, 3 + LEFT_CONFIRM):
+        rig.offer(packet(first), LINE_A, after_ns=QUIET_NS // LEFT_CONFIRM)
+        rig.offer(packet(first), LINE_B)
+    assert rig.bids()[-1] == 2 + LEFT_CONFIRM
+
+
+def test_a_recovery_server_that_is_still_in_the_old_session_holds_up_no_new_one(rig):
+    rig.offer(packet(1))
+    for first in range(1, 2 * CONFIRM):
+        rig.offer(packet(first, 1, OTHER))
+        rig.offer(packet(1), LINE_RECOVERY)
+    assert rig.word(memory.SESSIONS) == 2
+
+
 def test_a_feed_that_was_led_astray_by_its_first_packet_finds_back(rig):
     rig.offer(moldudp64.pack_header(SESSION, 10**9, moldudp64.HEARTBEAT))
     for first in range(1, 3 + LEFT_CONFIRM):

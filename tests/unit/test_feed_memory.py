@@ -22,6 +22,8 @@ def test_words_do_not_overlap():
         "REFUSED": len(Refusal),
         "SOCKET_DROPS": memory.LINES,
     }
+    by_line = ("FAR_NEXT", "FAR_COUNT", "OTHER_HIGH", "OTHER_LOW", "OTHER_COUNT", "OTHER_NEXT")
+    wide |= dict.fromkeys((*by_line, "BEHIND_COUNT", "BEHIND_NEXT"), memory.LINES)
     names = [name for name in vars(memory) if name.isupper()]
     first = names.index("STOP")
     last = names.index("FEED_WORDS")

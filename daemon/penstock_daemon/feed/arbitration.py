@@ -7,7 +7,8 @@ A packet is taken for what it says only as far as others bear it out:
     beyond the window       where it follows what is known, the oldest gaps are given up for it; else after CONFIRM in a row
     far behind              LEFT_CONFIRM of them, while nothing new comes: what was expected was never true; begin again there
 
-Lines are equal: the first that brings a message wins, and the others' copies are compared with it.
+Lines are equal: the first that brings a message wins, and the others' copies are compared with it. "In a row" is on one
+line: the other one's copies come in between.
 """
 
 from __future__ import annotations
@@ -70,18 +71,23 @@ def take_packet(f: Any, books: Any, ring: Any, line: int, data: Any, at: int, le
     count = 0 if header_count == END_OF_SESSION else header_count
     high, low = big_endian(data, at, 8), big_endian(data, at + 8, 2)
     if words[feed.EXPECTED] == 0 or high != words[feed.SESSION_HIGH] or low != words[feed.SESSION_LOW]:
-        if line == feed.LINE_RECOVERY or not _admitted(words, high, low, sequence, count, now_ns):
+        if line == feed.LINE_RECOVERY or not _admitted(
+            words, line, high, low, sequence, count, now_ns
+        ):
             words[feed.OTHER_SESSION] += 1
             return
         _begin_session(f, books, high, low, sequence, count)
         words[feed.FRESH_NS] = now_ns
-    elif count > 0 and line != feed.LINE_RECOVERY and _fell_back(f, sequence, count, now_ns):
+    elif count > 0 and line != feed.LINE_RECOVERY and _fell_back(f, line, sequence, count, now_ns):
         _begin_session(f, books, high, low, sequence, count)
-    words[feed.HEARD_NS] = now_ns
-    words[feed.OTHER_COUNT] = 0
+    if line != feed.LINE_RECOVERY:  # It goes on telling of a session that the lines have left.
+        words[feed.HEARD_NS] = now_ns
+        _forget(words, feed.OTHER_COUNT)
     end = sequence + count
     words[feed.MESSAGES] += count
-    if end > words[feed.EXPECTED] + f.slots.shape[0] and not _reached(f, books, ring, sequence, count, now_ns):
+    if end > words[feed.EXPECTED] + f.slots.shape[0] and not _reached(
+        f, books, ring, line, sequence, count, now_ns
+    ):
         words[feed.FAR_PACKETS] += 1
         words[feed.FAR_MESSAGES] += count
         flush(f, ring)
@@ -92,8 +98,8 @@ def take_packet(f: Any, books: Any, ring: Any, line: int, data: Any, at: int, le
             words[feed.ENDED] = 1
     elif _take_messages(f, books, ring, line, data, at, sequence, count, stamps):
         words[feed.DATA_PACKETS] += 1
-        words[feed.FAR_COUNT] = 0
-        words[feed.BEHIND_COUNT] = 0
+        _forget(words, feed.FAR_COUNT)
+        _forget(words, feed.BEHIND_COUNT)
         words[feed.FRESH_NS] = now_ns
         words[feed.ENDED] = 0
     else:
@@ -122,31 +128,39 @@ def _take_messages(
 
 
 @part
-def _admitted(words: Any, high: int, low: int, sequence: int, count: int, now_ns: int) -> bool:
+def _forget(words: Any, first: int) -> None:
+    """Forget how often each line has claimed something; *first* is its word of line A."""
+    for line in range(feed.LINES):
+        words[first + line] = 0
+
+
+@part
+def _admitted(words: Any, line: int, high: int, low: int, sequence: int, count: int, now_ns: int) -> bool:
     """Return whether a packet of another session begins it. Overwrites what is known of other sessions."""
     if words[feed.EXPECTED] == 0 or now_ns - words[feed.HEARD_NS] > QUIET_NS:
         return True
     left = words[feed.SESSIONS] > 1 and high == words[feed.LEFT_HIGH] and low == words[feed.LEFT_LOW]
     if words[feed.ENDED] != 0 and not left:
         return True
-    follows = high == words[feed.OTHER_HIGH] and low == words[feed.OTHER_LOW] and sequence == words[feed.OTHER_NEXT]
-    words[feed.OTHER_COUNT] = words[feed.OTHER_COUNT] + 1 if follows and words[feed.OTHER_COUNT] > 0 else 1
-    words[feed.OTHER_HIGH] = high
-    words[feed.OTHER_LOW] = low
-    words[feed.OTHER_NEXT] = sequence + count
-    return words[feed.OTHER_COUNT] >= (LEFT_CONFIRM if left else CONFIRM)
+    same = high == words[feed.OTHER_HIGH + line] and low == words[feed.OTHER_LOW + line]
+    follows = same and sequence == words[feed.OTHER_NEXT + line] and words[feed.OTHER_COUNT + line] > 0
+    words[feed.OTHER_COUNT + line] = words[feed.OTHER_COUNT + line] + 1 if follows else 1
+    words[feed.OTHER_HIGH + line] = high
+    words[feed.OTHER_LOW + line] = low
+    words[feed.OTHER_NEXT + line] = sequence + count
+    return words[feed.OTHER_COUNT + line] >= (LEFT_CONFIRM if left else CONFIRM)
 
 
 @part
-def _fell_back(f: Any, sequence: int, count: int, now_ns: int) -> bool:
+def _fell_back(f: Any, line: int, sequence: int, count: int, now_ns: int) -> bool:
     """Return whether the session goes on far behind what was expected, and nothing else does: that was never true."""
     words = f.words
     if sequence + count + f.slots.shape[0] >= words[feed.EXPECTED]:
         return False
-    follows = words[feed.BEHIND_COUNT] > 0 and sequence == words[feed.BEHIND_NEXT]
-    words[feed.BEHIND_COUNT] = words[feed.BEHIND_COUNT] + 1 if follows else 1
-    words[feed.BEHIND_NEXT] = sequence + count
-    return words[feed.BEHIND_COUNT] >= LEFT_CONFIRM and now_ns - words[feed.FRESH_NS] > QUIET_NS
+    follows = words[feed.BEHIND_COUNT + line] > 0 and sequence == words[feed.BEHIND_NEXT + line]
+    words[feed.BEHIND_COUNT + line] = words[feed.BEHIND_COUNT + line] + 1 if follows else 1
+    words[feed.BEHIND_NEXT + line] = sequence + count
+    return words[feed.BEHIND_COUNT + line] >= LEFT_CONFIRM and now_ns - words[feed.FRESH_NS] > QUIET_NS
 
 
 @part
@@ -161,9 +175,10 @@ def _begin_session(f: Any, books: Any, high: int, low: int, sequence: int, count
         words[feed.GAPS_UNRECOVERED] += 1
         words[feed.LOST] += words[feed.KNOWN_END] - words[feed.EXPECTED] - words[feed.HELD]
     words[feed.DISCARDED] += words[feed.HELD]
-    for word in (feed.HELD, feed.GAP_SINCE_NS, feed.ENDED, feed.FAR_COUNT, feed.OTHER_COUNT, feed.ATTEMPTS):
+    for word in (feed.HELD, feed.GAP_SINCE_NS, feed.ENDED, feed.ATTEMPTS):
         words[word] = 0
-    words[feed.BEHIND_COUNT] = 0
+    for word in (feed.FAR_COUNT, feed.OTHER_COUNT, feed.BEHIND_COUNT):
+        _forget(words, word)
     for place in range(window):
         f.slots[place, feed.SLOT_SEQUENCE] = 0
     words[feed.SESSIONS] += 1
@@ -181,18 +196,18 @@ def _begin_session(f: Any, books: Any, high: int, low: int, sequence: int, count
 
 
 @part
-def _reached(f: Any, books: Any, ring: Any, sequence: int, count: int, now_ns: int) -> bool:
+def _reached(f: Any, books: Any, ring: Any, line: int, sequence: int, count: int, now_ns: int) -> bool:
     """Make room for a packet beyond the window, where there is reason to. Returns whether it is within now."""
     words = f.words
     end = sequence + count
     follows = sequence <= words[feed.KNOWN_END]
     if not follows:
-        near = words[feed.FAR_COUNT] > 0 and sequence == words[feed.FAR_NEXT]
-        words[feed.FAR_COUNT] = words[feed.FAR_COUNT] + 1 if near else 1
-        words[feed.FAR_NEXT] = end
-        if words[feed.FAR_COUNT] < CONFIRM:
+        near = words[feed.FAR_COUNT + line] > 0 and sequence == words[feed.FAR_NEXT + line]
+        words[feed.FAR_COUNT + line] = words[feed.FAR_COUNT + line] + 1 if near else 1
+        words[feed.FAR_NEXT + line] = end
+        if words[feed.FAR_COUNT + line] < CONFIRM:
             return False
-        words[feed.FAR_COUNT] = 0
+        _forget(words, feed.FAR_COUNT)
         words[feed.KNOWN_END] = sequence
     while words[feed.EXPECTED] < words[feed.KNOWN_END] and end > words[feed.EXPECTED] + f.slots.shape[0]:
         give_up_gap(f, books, ring, now_ns)

@@ -92,20 +92,12 @@ ATTEMPTS: Final = 11  # Requests for this gap that nothing answered.
 DEADLINE_NS: Final = 12  # When the gap is asked for (again), or given up.
 REQUESTED: Final = 13  # EXPECTED at the last request.
 GAP_ANSWERED: Final = 14  # 1 once the recovery server gave a message of this gap.
-FAR_NEXT: Final = 15  # Where a packet beyond the window ended: one that goes on there confirms it.
-FAR_COUNT: Final = 16
-OTHER_HIGH: Final = 17  # The other session that packets were of, how many in a row, and where the last one ended.
-OTHER_LOW: Final = 18
-OTHER_COUNT: Final = 19
-OTHER_NEXT: Final = 20
-LEFT_HIGH: Final = 21  # The session before this one: the slower line may still be in it.
-LEFT_LOW: Final = 22
-TICK_SEQUENCE: Final = 23  # Ticks published; the sequence of the next.
-UNFLUSHED: Final = 24  # Ticks written since the cursor was moved.
-PASSES: Final = 25  # How often the thread looked; grows while it lives.
-FRESH_NS: Final = 26  # When a packet with a new message came last, monotonic.
-BEHIND_COUNT: Final = 27  # Packets in a row from before all that the window knows, and where the last one ended.
-BEHIND_NEXT: Final = 28
+LEFT_HIGH: Final = 15  # The session before this one: the slower line may still be in it.
+LEFT_LOW: Final = 16
+TICK_SEQUENCE: Final = 17  # Ticks published; the sequence of the next.
+UNFLUSHED: Final = 18  # Ticks written since the cursor was moved.
+PASSES: Final = 19  # How often the thread looked; grows while it lives.
+FRESH_NS: Final = 20  # When a packet with a new message came last, monotonic.
 
 # --- Words: counts; they only grow ------------------------------------------------------------------------------------------
 
@@ -147,7 +139,18 @@ KERNEL_TO_USER_NS: Final = 83  # Sum over PACKETS that have a stamp.
 KERNEL_TO_USER_MAX_NS: Final = 84
 BATCHES: Final = 85  # recvmmsg calls that brought packets.
 UNIX_OFFSET_NS: Final = 86  # CLOCK_REALTIME minus CLOCK_MONOTONIC, as read after the last batch; no count.
-FEED_WORDS: Final = 96
+
+# --- Words: what each line claims that is not believed yet; three of each, by line -----------------------------------------
+
+FAR_NEXT: Final = 88  # Where a packet beyond the window ended: one that goes on there confirms it.
+FAR_COUNT: Final = 91  # How many in a row.
+OTHER_HIGH: Final = 94  # The other session that packets were of, how many in a row, and where the last one ended.
+OTHER_LOW: Final = 97
+OTHER_COUNT: Final = 100
+OTHER_NEXT: Final = 103
+BEHIND_COUNT: Final = 106  # Packets in a row from before all that the window knows, and where the last one ended.
+BEHIND_NEXT: Final = 109
+FEED_WORDS: Final = 128
 
 
 class Malformed(IntEnum):
