@@ -20,6 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.v1 import itch
 from penstock.v1.records import TICK_BYTES
 from penstock_client.errors import LocalUsageError
 from penstock_client.files.errors import TickFileError
@@ -33,14 +34,7 @@ GZIP_MAGIC: Final = b"\x1f\x8b"
 LENGTH_BYTES: Final = 2
 NANOSECONDS_A_DAY: Final = 86_400_000_000_000
 
-# Bytes of each ITCH 5.0 message. Source: Nasdaq TotalView-ITCH 5.0 specification.
-ITCH_BYTES: Final = {
-    ord(kind): size
-    for kind, size in {
-        "S": 12, "R": 39, "H": 25, "Y": 20, "L": 26, "V": 35, "W": 12, "K": 28, "J": 35, "h": 21, "A": 36, "F": 40,
-        "E": 31, "C": 36, "X": 23, "D": 19, "U": 35, "P": 44, "Q": 40, "B": 19, "I": 50, "N": 20, "O": 48,
-    }.items()
-}  # fmt: skip
+_ITCH_BYTES: Final = {ord(kind): size for kind, size in itch.MESSAGE_BYTES.items()}
 _TIME_AT: Final = LENGTH_BYTES + 5  # Of the 48 bits of nanoseconds since midnight, in a block.
 _TIME_BYTES: Final = 6
 _AT_ONCE: Final = 1 << 20
@@ -139,9 +133,9 @@ def _itch_bytes(path: Path) -> bytearray | None:
                 file.seek(0)
                 with gzip.GzipFile(fileobj=file) as packed:
                     return bytearray(packed.read())
-            if len(start) == LENGTH_BYTES + 1 and start[0] == 0 and start[1] == ITCH_BYTES.get(start[2]):
+            if len(start) == LENGTH_BYTES + 1 and start[0] == 0 and start[1] == _ITCH_BYTES.get(start[2]):
                 return bytearray(start + file.read())
-            if start[:2] == b"\0\0" and start[2:] and start[2] in ITCH_BYTES:
+            if start[:2] == b"\0\0" and start[2:] and start[2] in _ITCH_BYTES:
                 return bytearray(start + file.read())
     except (EOFError, zlib.error, gzip.BadGzipFile) as exc:
         raise TickFileError(path, f"its gzip stream is cut or corrupt: {exc}", mend=_FETCH) from exc
@@ -158,7 +152,7 @@ def _itch_starts(path: Path, data: bytearray) -> NDArray[np.int64]:
     place, end = 0, len(data)
     while place + LENGTH_BYTES < end:
         kind, length = data[place + LENGTH_BYTES], data[place] << 8 | data[place + 1]
-        size = ITCH_BYTES.get(kind)
+        size = _ITCH_BYTES.get(kind)
         if size is None or length not in (0, size):
             raise TickFileError(
                 path,

@@ -94,7 +94,7 @@ class Daemon:
         self._placement = placement.choose(*cores, pin=config.engine.pin)
         self._clocks = ClockCare(config.clock)
         self._housekeeper: Housekeeper | None = None
-        self._feeds = FeedCare(config.feed)
+        self._feeds = FeedCare(config.feed, self._clocks.offset_of, recording=bool(config.record.folder))
         self._host = HostCare(config.tuning, self._placement.engine)
 
     # --- Start ----------------------------------------------------------------------------------------------------
@@ -149,8 +149,8 @@ class Daemon:
         warm_ns = await loop.run_in_executor(None, self._warm_up)
         await loop.run_in_executor(None, self._feeds.prepare, self.engine, self.models, config.memory.lock)
         await loop.run_in_executor(None, self._host.finish)
+        self._clocks.serve(self.engine)  # Before the feed, which maps its card's stamps by it.
         await self._feeds.start(self._link, self._placement.feed, self.predictions.subscribe.offer)
-        self._clocks.serve(self.engine)
         looks = (self._clocks.look, self._device.look, self._budget.look, self._feeds.look)
         keeper = Keeper(self.engine, looks, self.predictions.keep, self._notifier, self._set_turning)
         self._self_watch = SelfWatch(

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from penstock.v1.records import TICK_DTYPE
-from penstock_client.feed_file import ITCH_BYTES, open_feed_file
-from penstock_daemon.feed.itch import ITCH_SIZES
+from penstock_client.feed_file import open_feed_file
 from support.book_runs import as_dict, begin, outcome, run, small_books, tops
 from support.reference_books import ReferenceBooks
 
@@ -25,10 +24,6 @@ def messages(recorded_file) -> list[bytes]:
     file = open_feed_file(recorded_file("itch/ex20101224.TEST_ITCH_50.gz"), dt.date(2010, 12, 24))
     ends = file.starts.tolist()
     return [bytes(file.blocks[start + 2 : end]) for start, end in itertools.pairwise(ends)]
-
-
-def test_player_and_books_have_the_same_sizes():
-    assert {ord(kind): size for kind, size in ITCH_SIZES.items()} == ITCH_BYTES
 
 
 @pytest.mark.recorded

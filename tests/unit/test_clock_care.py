@@ -195,6 +195,10 @@ def test_card_is_mapped_to_the_engine_s_clock_with_the_sum_of_errors(tmp_path: P
     assert (offset.of, offset.against) == (Base.PTP, Base.MONOTONIC)
     assert offset.error_ns > 700, "its own, the wall clock's, and its age"
     assert abs(offset.offset_ns - rig.card.apart_ns - care.watch.offset.offset_ns) < 10**9
+    mapped = care.offset_of("/dev/ptp3")
+    assert mapped is not None
+    assert mapped.offset_ns == offset.offset_ns
+    assert care.offset_of("/dev/ptp4") is None, "it is another card's"
     rig.card.silent = True
     with capture_logs() as logs:
         care.look_slowly()

@@ -9,10 +9,12 @@ import pytest
 
 from penstock.v1 import moldudp64
 from penstock.v1.records import BookFlag
+from penstock_daemon.engine_memory import PREDICTION_CONSUMED
 from penstock_daemon.feed import memory
 from penstock_daemon.feed.arbitration import CONFIRM, LEFT_CONFIRM, QUIET_NS
-from penstock_daemon.feed.memory import LINE_A, LINE_B, LINE_RECOVERY, Malformed
+from penstock_daemon.feed.memory import LINE_A, LINE_B, LINE_RECOVERY, Malformed, Payload
 from support.feed_rig import SESSION, WAIT_NS, WINDOW, FeedRig, packet, record
+from support.itch_orders import add, directory, start_of_messages
 
 OTHER = moldudp64.session_bytes("DAY2")
 THIRD = moldudp64.session_bytes("DAY3")
@@ -358,3 +360,14 @@ def test_a_full_ring_drops_ticks_and_counts_them():
     assert rig.bids() == [1, 2, 3, 4]
     assert (rig.word(memory.RING_DROPS), rig.word(memory.APPLIED)) == (6, 10)
     assert not BookFlag.MAYBE_BAD_BOOK & int(rig.ticks()["flags"][0])
+
+
+def test_a_top_that_found_no_room_is_told_with_the_next_message():
+    rig = FeedRig(Payload.ITCH, ("AAPL",), slots=4)
+    bids = [add("AAPL", number, "B", 100, 1_000 + number) for number in range(5)]
+    rig.offer(moldudp64.pack_packet(SESSION, 1, [start_of_messages(), directory("AAPL"), *bids]))
+    assert (rig.word(memory.TICKS), rig.word(memory.RING_DROPS)) == (4, 1)
+    rig.ring.cursors[PREDICTION_CONSUMED] = 4
+    rig.offer(moldudp64.pack_packet(SESSION, 8, [add("AAPL", 9, "B", 100, 900)]))
+    assert rig.word(memory.TICKS) == 5
+    assert rig.ring.tick_slots[0, 0]["bid_px"] == 1_004 * 100_000

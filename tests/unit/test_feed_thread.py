@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from numba.core.runtime import _nrt_python, rtsys
+from structlog.testing import capture_logs
 
 from penstock.v1 import moldudp64
 from penstock.v1.records import PREDICTION_DTYPE, Clock, PredictionFlag, Stage
@@ -123,6 +124,22 @@ async def test_packets_become_predictions_with_the_kernels_stamps(running: Runni
     assert (snapshot.session, snapshot.sound, snapshot.alive) == ("DAY1", 2, True)
 
 
+async def test_a_packet_of_9000_bytes_is_one_packet(running: Running):
+    data = packet(1, 109)
+    assert 8_900 < len(data) <= 9_000
+    running.lines[0].send(data)
+    assert len(await running.answers(109)) == 109
+    assert (running.word(memory.DATA_PACKETS), running.word(memory.APPLIED)) == (1, 109)
+
+
+async def test_a_feed_that_was_stopped_is_not_called_gone(running: Running):
+    running.feed.look()
+    running.feed.stop()
+    with capture_logs() as logs:
+        running.feed.look()
+    assert logs == []
+
+
 async def test_predictions_after_a_loss_are_flagged(running: Running):
     line = running.lines[0]
     line.send(packet(1))
@@ -177,9 +194,9 @@ async def test_nothing_is_allocated_and_the_interpreter_not_entered_while_packet
             for first in half:
                 running.lines[0].send(packet(first))
             done = half[-1]
-            # A call into compiled code would unpack arrays, which allocates; nothing there signals an event.
-            while running.feed.memory.words[memory.APPLIED] < done:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
+            # A call into compiled code unpacks arrays, which allocates: so the event loop stands still here.
+            while running.feed.memory.words[memory.APPLIED] < done:
+                time.sleep(0.001)  # noqa: ASYNC251
             stats.append(rtsys.get_allocation_stats())
     finally:
         _nrt_python.memsys_disable_stats()
@@ -209,7 +226,7 @@ async def test_egress_that_stands_still_is_seen_in_the_total_of_each_answer_that
 
 
 async def test_junk_on_the_group_is_counted_and_harms_nothing(running: Running):
-    for data in (b"junk", bytes(3000), packet(1)[:-1], packet(1) + b"!"):
+    for data in (b"junk", bytes(memory.PACKET_BYTES + 1), packet(1)[:-1], packet(1) + b"!"):
         running.lines[1].send(data)
     running.lines[1].send(packet(1))
     await running.answers(1)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from penstock.v1 import itch
 from penstock.v1.records import UNDEFINED_PRICE, UNDEFINED_TIME
-from penstock_daemon.feed.itch import ITCH_SIZES
 from penstock_daemon.feed.memory import MESSAGE_BYTES, Refusal
 from penstock_daemon.feed.refusals import SENTENCES
 from support.book_runs import begin, doubt, outcome, run, small_books, tops
@@ -241,6 +242,19 @@ def test_new_day_knows_no_order_no_price_and_no_locate_code(fresh):
     assert not books.unsound.any()
 
 
+def test_start_of_messages_writes_no_order_since_a_packet_may_hold_a_hundred():
+    books = books_after([*OPENING, *(add("AAPL", reference, "B", 1, 5) for reference in range(100))])
+    before = books.orders.copy()
+    last(books, start_of_messages())
+    assert np.array_equal(books.orders, before)
+    last(books, *OPENING[1:], *(add("B", reference, "S", 1, 5) for reference in range(50, 150)))
+    assert not books.unsound.any(), "references of the session before are free again"
+    assert last(books, delete("B", 149))[0] == "B"
+    assert last(books, delete("AAPL", 7))[0] == "UNKNOWN_ORDER"
+    assert last(books, *(delete("B", reference) for reference in range(50, 149)))[0] == "B"
+    assert tops(books) == [EMPTY] * 3
+
+
 def test_locate_code_is_learnt_from_an_order_where_the_directory_was_missed():
     books = books_after([start_of_messages()])
     assert last(books, add("AAPL", 1, "B", 100, 50))[0] == "AAPL"
@@ -259,10 +273,10 @@ def test_names_are_whole_names():
         assert last(books, other)[0] == "", name
 
 
-@pytest.mark.parametrize("kind", sorted(set(ITCH_SIZES) - set("AFECXDUPRS")))
+@pytest.mark.parametrize("kind", sorted(set(itch.MESSAGE_BYTES) - set("AFECXDUPRS")))
 def test_types_that_tell_nothing_of_a_book_are_checked_and_passed(kind):
     books = books_after(ONE_BID)
-    whole = message(kind, 13, b"\xff" * (ITCH_SIZES[kind] - 11))
+    whole = message(kind, 13, b"\xff" * (itch.MESSAGE_BYTES[kind] - 11))
     assert last(books, whole)[0] == ""
     assert not books.unsound.any()
     assert last(books, whole[:-1])[0] == "WRONG_LENGTH"

@@ -187,6 +187,10 @@ class ClockCare:
         offset = self._ptp_offset
         return offset.aged(time.monotonic_ns(), CARD_DRIFT_PPB) if offset is not None else None
 
+    def offset_of(self, path: str) -> Offset | None:
+        """Return ``card_offset()`` where *path* is the card's clock that is compared; None where it is another."""
+        return self.card_offset() if self._ptp is not None and self._ptp.path == path else None
+
     def look(self) -> None:
         """Look at the wall clock; for the event loop."""
         assert self.watch is not None, "serve was called"

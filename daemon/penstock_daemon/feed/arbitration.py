@@ -71,9 +71,7 @@ def take_packet(f: Any, books: Any, ring: Any, line: int, data: Any, at: int, le
     count = 0 if header_count == END_OF_SESSION else header_count
     high, low = big_endian(data, at, 8), big_endian(data, at + 8, 2)
     if words[feed.EXPECTED] == 0 or high != words[feed.SESSION_HIGH] or low != words[feed.SESSION_LOW]:
-        if line == feed.LINE_RECOVERY or not _admitted(
-            words, line, high, low, sequence, count, now_ns
-        ):
+        if line == feed.LINE_RECOVERY or not _admitted(words, line, high, low, sequence, count, now_ns):
             words[feed.OTHER_SESSION] += 1
             return
         _begin_session(f, books, high, low, sequence, count)
@@ -85,9 +83,7 @@ def take_packet(f: Any, books: Any, ring: Any, line: int, data: Any, at: int, le
         _forget(words, feed.OTHER_COUNT)
     end = sequence + count
     words[feed.MESSAGES] += count
-    if end > words[feed.EXPECTED] + f.slots.shape[0] and not _reached(
-        f, books, ring, line, sequence, count, now_ns
-    ):
+    if end > words[feed.EXPECTED] + f.slots.shape[0] and not _reached(f, books, ring, line, sequence, count, now_ns):
         words[feed.FAR_PACKETS] += 1
         words[feed.FAR_MESSAGES] += count
         flush(f, ring)

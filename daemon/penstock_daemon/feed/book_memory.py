@@ -25,7 +25,7 @@ from penstock_daemon.feed.memory import Take
 ORDER_REFERENCE: Final = 0  # The venue's 64 bits.
 ORDER_PRICE: Final = 1  # In the venue's unit, 1e-4.
 ORDER_SHARES: Final = 2  # Not yet executed or cancelled.
-ORDER_OWNER: Final = 3  # 2 * instrument + side, or EMPTY.
+ORDER_OWNER: Final = 3  # OWNER_BASE + 2 * instrument + side; less than OWNER_BASE in a free slot.
 ORDER_WORDS: Final = 4  # 32 bytes: half a cache line, so that looking at an order is one miss.
 EMPTY: Final = -1
 
@@ -42,7 +42,9 @@ LEVEL_WORDS: Final = 3
 ORDERS_HELD: Final = 0
 ORDERS_MAX: Final = 1
 TABLE_SHIFT: Final = 2  # 64 less the logarithm of the table's slots.
-WORDS: Final = 3
+OWNER_BASE: Final = 3  # Grows with each session: so the orders of those before it stand in free slots.
+LOCATES_LEARNT: Final = 4
+WORDS: Final = 5
 
 # A row of ``told``: the top as the last tick told it.
 TOLD_BID: Final = 0  # Price, size and orders of the bid,
@@ -134,6 +136,8 @@ def make_books(
     books.sorted_ids[:] = books.instrument_ids[books.sorted_indices]
     books.words[ORDERS_MAX] = orders_max
     books.words[TABLE_SHIFT] = 64 - (slots.bit_length() - 1)
+    books.orders[:, ORDER_OWNER] = EMPTY
+    books.words[LOCATES_LEARNT] = 1  # Whatever the arena has is no code.
     _empty(books)
     return books
 
@@ -142,17 +146,20 @@ def _empty(books: Any) -> None:
     """Empty every book; all are sound. Locate codes are forgotten too.
 
     To be called where every message of a session will be seen, its first one included; who joins later calls
-    ``mark_unsound`` after it. Takes as long as writing the table does: milliseconds, once a day. books: overwritten.
+    ``mark_unsound`` after it. Writes no order, since a packet can ask for it a hundred times over: the table may be a
+    gigabyte. books: overwritten.
     """
-    books.orders[:, ORDER_OWNER] = EMPTY
+    books.words[OWNER_BASE] += books.level_counts.shape[0]
     books.level_counts[:] = 0
     books.told[:] = 0
     books.told[:, TOLD_BID] = UNDEFINED_PRICE
     books.told[:, TOLD_ASK] = UNDEFINED_PRICE
     books.unsound[:] = 0
     books.instrument_locates[:] = NO_LOCATE
-    books.locate_names[:] = 0
-    books.locate_instruments[:] = NO_INSTRUMENT
+    if books.words[LOCATES_LEARNT] != 0:
+        books.locate_names[:] = 0
+        books.locate_instruments[:] = NO_INSTRUMENT
+        books.words[LOCATES_LEARNT] = 0
     books.words[ORDERS_HELD] = 0
 
 

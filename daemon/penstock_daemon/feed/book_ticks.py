@@ -25,10 +25,17 @@ SIDE_ASK: Final = ord("A")  # Of a trade: the aggressor sold.
 SIDE_BID: Final = ord("B")  # Of a trade: the aggressor bought.
 SIDE_NONE: Final = ord("N")
 PUBLISHER_ID: Final = 2  # As Databento numbers Nasdaq's ITCH.
+_NOT_TOLD: Final = -1  # In the place of the flags: no top is like it.
 _LAST = int(BookFlag.LAST)
 _MAYBE_BAD_BOOK = int(BookFlag.MAYBE_BAD_BOOK)
 
 _part = njit(nogil=True, cache=True, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+@_part
+def untell(books: Any, instrument: int) -> None:
+    """Forget what the last tick told: nobody got it, so the next event tells the top. books: ``told`` is overwritten."""
+    books.told[instrument, TOLD_FLAGS] = _NOT_TOLD
 
 
 @_part

@@ -7,7 +7,8 @@ The door to what lies behind it: the books' memory (``book_memory.py``), and wha
 from __future__ import annotations
 
 from penstock_daemon.feed.book_memory import Books, books_bytes, make_books, mark_unsound, new_session
+from penstock_daemon.feed.book_ticks import untell
 from penstock_daemon.feed.dbn_payload import apply_dbn
 from penstock_daemon.feed.itch import apply_itch
 
-__all__ = ["Books", "apply_dbn", "apply_itch", "books_bytes", "make_books", "mark_unsound", "new_session"]
+__all__ = ["Books", "apply_dbn", "apply_itch", "books_bytes", "make_books", "mark_unsound", "new_session", "untell"]

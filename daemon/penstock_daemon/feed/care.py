@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import structlog
+
 from penstock_daemon.config_feed import FeedConfig
 from penstock_daemon.engine import Engine
+from penstock_daemon.feed.card_clocks import CardOffset
 from penstock_daemon.feed.feed import Feed, check_lines
 from penstock_daemon.feed.metrics import FeedSnapshot
 from penstock_daemon.feed.precompile import Helper
@@ -13,16 +16,22 @@ from penstock_daemon.loop_link import LoopLink
 from penstock_daemon.model_table import ModelEntry, ModelTable
 from penstock_daemon.subscriptions import Subscriptions
 
+_log = structlog.get_logger("penstock.feed")
+
 
 class FeedCare:
     """Makes, starts and stops the feed that the configuration asks for, if it asks for one.
 
     Args:
         config: the section [feed].
+        card_offset: how far the clock of a network card is from CLOCK_MONOTONIC.
+        recording: whether the daemon records; a feed is not recorded, and the log says so.
     """
 
-    def __init__(self, config: FeedConfig) -> None:
+    def __init__(self, config: FeedConfig, card_offset: CardOffset, *, recording: bool = False) -> None:
         self._config = config
+        self._card_offset = card_offset
+        self._recording = recording
         self.feed: Feed | None = None  # Once it is made.
         self._helper: Helper | None = None
 
@@ -42,7 +51,7 @@ class FeedCare:
     def prepare(self, engine: Engine, models: ModelTable, lock: str) -> None:
         """Make it, once the engine is warm; see ``Feed.prepare``."""
         if self._config.group:
-            self.feed = Feed(self._config, engine)
+            self.feed = Feed(self._config, engine, self._card_offset)
             if self._helper is not None:
                 self._helper.wait()
             self.feed.prepare(models, lock)
@@ -59,6 +68,8 @@ class FeedCare:
             await self.feed.open(link)
             offer(Subscriptions(self.feed.engine, link, self.feed))
             self.feed.start(cpus)
+            if self._recording:
+                _log.warning("feed_not_recorded", feed=self.feed.name, mend="record sessions alone; see docs/feed.md")
 
     def look(self) -> None:
         """Look after what time brings."""

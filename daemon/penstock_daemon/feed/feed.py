@@ -20,6 +20,7 @@ from penstock_daemon.config_feed import FeedConfig, split_instruments
 from penstock_daemon.engine import Engine
 from penstock_daemon.engine_memory import Command
 from penstock_daemon.feed import memory
+from penstock_daemon.feed.card_clocks import CardOffset, tell_card_clocks
 from penstock_daemon.feed.memory import FeedMemory, Payload
 from penstock_daemon.feed.metrics import FeedSnapshot, snapshot_of
 from penstock_daemon.feed.payloads import read_symbols
@@ -34,12 +35,17 @@ _log = structlog.get_logger("penstock.feed")
 _PAYLOADS: Final = {"itch": Payload.ITCH, "dbn": Payload.DBN}
 
 
+def _no_card(_path: str) -> None:
+    """Return that nobody compares the clock."""
+
+
 class Feed:
     """A multicast feed whose ticks the engine predicts.
 
     Args:
         config: the section [feed], with a group.
         engine: whose source it takes; its sizes have room for it.
+        card_offset: how far the clock of a network card is from CLOCK_MONOTONIC.
 
     Attributes:
         name: feed.name.
@@ -49,7 +55,7 @@ class Feed:
         receiver: its thread.
     """
 
-    def __init__(self, config: FeedConfig, engine: Engine) -> None:
+    def __init__(self, config: FeedConfig, engine: Engine, card_offset: CardOffset = _no_card) -> None:
         self._config = config
         self.engine = engine
         self.name = config.name
@@ -78,6 +84,8 @@ class Feed:
         settings[memory.RECOVERY_ATTEMPTS] = config.recovery_attempts
         settings[memory.ASSIST_MAX] = engine.settings.assist_max if engine.device is None else 0
         self._lines: list[Line] = []
+        self._cards: list[str] = []  # By line: the clock of its network card, "" for none.
+        self._card_offset = card_offset
         self._model: ModelEntry | None = None
         self._teller = Teller(self.receiver, self.name)
         self._set_midnight()
@@ -150,6 +158,8 @@ class Feed:
         if self._config.recovery:
             by_line[memory.LINE_RECOVERY] = rest.pop(0)
         self.receiver.listen_to([None if one is None else one.socket for one in by_line])
+        self._cards = ["" if one is None else one.card for one in by_line]
+        tell_card_clocks(self.memory.words, self._cards, self._card_offset)
         self.receiver.start(self.engine, cpus)
         for line in self._lines:
             for note in line.notes:
@@ -182,6 +192,9 @@ class Feed:
         """Look after what time brings; to be called several times a second on the event loop."""
         if not self._config.date:
             self._set_midnight()
+        if not self._lines:
+            return  # Not started, or stopped already: that its thread is gone is no trouble.
+        tell_card_clocks(self.memory.words, self._cards, self._card_offset)
         self._teller.look()
 
     def check_switch(self, entry: ModelEntry) -> None:

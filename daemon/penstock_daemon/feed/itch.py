@@ -15,13 +15,14 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
+from penstock.v1 import itch
 from penstock.v1.records import UNDEFINED_PRICE, UNDEFINED_TIME
 from penstock_daemon.feed.book_memory import (
     ASK,
     BID,
+    LOCATES_LEARNT,
     NO_INSTRUMENT,
     NO_LOCATE,
-    ORDER_OWNER,
     ORDER_PRICE,
     ORDER_SHARES,
     ORDERS_HELD,
@@ -41,16 +42,12 @@ from penstock_daemon.feed.book_ticks import (
     tell,
 )
 from penstock_daemon.feed.memory import FIRST_REFUSAL, MESSAGE_BYTES, NO_TICK, Refusal
-from penstock_daemon.feed.order_table import NO_SLOT, find_order, insert_order, remove_order
+from penstock_daemon.feed.order_table import NO_SLOT, find_order, insert_order, owner_of, remove_order
 from penstock_daemon.feed.price_levels import PRICE_UNIT, add_to_level, take_from_level
 
-ITCH_SIZES: Final = {
-    "S": 12, "R": 39, "H": 25, "A": 36, "F": 40, "E": 31, "C": 36, "X": 23, "D": 19, "U": 35, "P": 44, "Q": 40, "B": 19,
-    "I": 50, "N": 20, "Y": 20, "L": 26, "V": 35, "W": 12, "K": 28, "J": 35, "h": 21, "O": 48,
-}  # fmt: skip
 NO_LIMIT: Final = 1_999_999_900  # 199,999.9900: from here on, and at 0, a price is no limit but "at any price".
 
-_SIZES = np.array([ITCH_SIZES.get(chr(kind), 0) for kind in range(256)], dtype=np.int64)
+_SIZES = np.array([itch.MESSAGE_BYTES.get(chr(kind), 0) for kind in range(256)], dtype=np.int64)
 _SYSTEM, _DIRECTORY, _ADD, _ADD_ATTRIBUTED = ord("S"), ord("R"), ord("A"), ord("F")
 _EXECUTED, _EXECUTED_AT, _CANCEL, _DELETE = ord("E"), ord("C"), ord("X"), ord("D")
 _REPLACE, _TRADE = ord("U"), ord("P")
@@ -120,6 +117,7 @@ def _named_instrument(books: Any, locate: int, name: int) -> int:
         if found != NO_INSTRUMENT:
             books.unsound[found] = 1
         return _WRONG_VALUE
+    books.words[LOCATES_LEARNT] += 1
     books.locate_names[locate] = name
     books.locate_instruments[locate] = found
     if found != NO_INSTRUMENT:
@@ -149,7 +147,7 @@ def _add(books: Any, instrument: int, owner: int, reference: int, price: int, sh
 @_part
 def _take(books: Any, slot: int, shares: int) -> None:
     """Take shares from the order in *slot*, at most what it has; without shares it goes."""
-    owner = books.orders[slot, ORDER_OWNER]
+    owner = owner_of(books, slot)
     price = books.orders[slot, ORDER_PRICE]
     left = books.orders[slot, ORDER_SHARES] - shares
     books.orders[slot, ORDER_SHARES] = left
@@ -178,7 +176,7 @@ def _apply_to_order(books: Any, data: Any, at: int, kind: int, instrument: int) 
     if slot == NO_SLOT:
         books.unsound[instrument] = 1
         return _UNKNOWN_ORDER, 0, 0, 0, 0
-    owner = books.orders[slot, ORDER_OWNER]
+    owner = owner_of(books, slot)
     if owner >> 1 != instrument:
         books.unsound[instrument] = 1
         books.unsound[owner >> 1] = 1

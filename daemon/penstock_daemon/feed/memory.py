@@ -1,6 +1,6 @@
 """The memory of the feed thread: what it counts, what it holds back, and who may write which word of it.
 
-    words      written by the feed thread, read by whoever asks     but STOP and MIDNIGHT_NEXT_NS, which the event loop writes
+    words      written by the feed thread, read by whoever asks     but those marked Loop, which the event loop writes
     settings   written before the thread starts, constant after
     packets, controls, headers     one batch of received packets, reused by every batch
     held       the window of messages around the expected one
@@ -133,14 +133,14 @@ SOCKET_DROPS: Final = 75  # Three of them, by line, as SO_RXQ_OVFL says.
 RECEIVE_ERRORS: Final = 78
 NO_STAMP: Final = 79  # Packets without a stamp of the kernel.
 HARDWARE_STAMPS: Final = 80  # Packets whose NIC stamp was used.
-HARDWARE_DOUBTED: Final = 81  # Packets whose NIC stamp was not: its clock is not the kernel's.
+HARDWARE_DOUBTED: Final = 81  # Packets whose NIC stamp was not: its clock is not known, or contradicts the kernel's.
 NEGATIVE: Final = 82  # Packets stamped after they were received: the wall clock was set.
-KERNEL_TO_USER_NS: Final = 83  # Sum over PACKETS that have a stamp.
+KERNEL_TO_USER_NS: Final = 83  # Sum over PACKETS that have a stamp; those of NEGATIVE add nothing.
 KERNEL_TO_USER_MAX_NS: Final = 84
 BATCHES: Final = 85  # recvmmsg calls that brought packets.
 UNIX_OFFSET_NS: Final = 86  # CLOCK_REALTIME minus CLOCK_MONOTONIC, as read after the last batch; no count.
 
-# --- Words: what each line claims that is not believed yet; three of each, by line -----------------------------------------
+# --- Words: three of each, by line: what it claims that is not believed yet, and its clock ----------------------------------
 
 FAR_NEXT: Final = 88  # Where a packet beyond the window ended: one that goes on there confirms it.
 FAR_COUNT: Final = 91  # How many in a row.
@@ -150,6 +150,8 @@ OTHER_COUNT: Final = 100
 OTHER_NEXT: Final = 103
 BEHIND_COUNT: Final = 106  # Packets in a row from before all that the window knows, and where the last one ended.
 BEHIND_NEXT: Final = 109
+CARD_OFFSET_NS: Final = 112  # Loop: the clock of the line's network card, less CLOCK_MONOTONIC;
+CARD_ERROR_NS: Final = 115  # Loop: and by how much that may be off; 0 while it is not known.
 FEED_WORDS: Final = 128
 
 
@@ -164,7 +166,7 @@ class Malformed(IntEnum):
     BAD_SEQUENCE = 5  # 0, or past any that a session can reach.
 
 
-PACKET_BYTES: Final = 2048  # Of a receive buffer; a full MTU of 1,500 fits.
+PACKET_BYTES: Final = 9024  # Of a receive buffer: a jumbo frame fits, and 141 cache lines spread buffers over all sets.
 BATCH_MAX: Final = 64
 MESSAGE_BYTES: Final = 128  # Of a held message; no message of either payload is longer.
 SEQUENCE_END: Final = 2**62

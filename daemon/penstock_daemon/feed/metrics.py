@@ -53,7 +53,7 @@ _COUNTERS: Final = (
     ("receive_errors", memory.RECEIVE_ERRORS, "Receive calls that failed."),
     ("unstamped_packets", memory.NO_STAMP, "Packets without a stamp of kernel or network card."),
     ("hardware_stamps", memory.HARDWARE_STAMPS, "Packets timed by the network card."),
-    ("hardware_stamps_doubted", memory.HARDWARE_DOUBTED, "Stamps of a network card whose clock is not Unix time."),
+    ("hardware_stamps_doubted", memory.HARDWARE_DOUBTED, "Stamps of a network card that were not used."),
     ("negative_latencies", memory.NEGATIVE, "Packets stamped after they were received: a clock was set."),
 )
 

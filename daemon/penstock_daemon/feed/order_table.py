@@ -23,6 +23,7 @@ from penstock_daemon.feed.book_memory import (
     ORDER_SHARES,
     ORDER_WORDS,
     ORDERS_HELD,
+    OWNER_BASE,
     TABLE_SHIFT,
 )
 
@@ -43,8 +44,9 @@ def find_order(books: Any, reference: int) -> int:
     """Return the slot of an order, or NO_SLOT. books: Books."""
     orders = books.orders
     mask = orders.shape[0] - 1
+    base = books.words[OWNER_BASE]
     slot = home_of(reference, books.words[TABLE_SHIFT])
-    while orders[slot, ORDER_OWNER] != EMPTY:
+    while orders[slot, ORDER_OWNER] >= base:
         if orders[slot, ORDER_REFERENCE] == reference:
             return slot
         slot = (slot + 1) & mask
@@ -52,17 +54,25 @@ def find_order(books: Any, reference: int) -> int:
 
 
 @_part
+def owner_of(books: Any, slot: int) -> int:
+    """Return whose the order in *slot* is: 2 * instrument + side."""
+    owner: int = books.orders[slot, ORDER_OWNER] - books.words[OWNER_BASE]
+    return owner
+
+
+@_part
 def insert_order(books: Any, reference: int, price: int, shares: int, owner: int) -> None:
     """Put an order in that is not there; the caller has seen that there is room. books: Books, overwritten."""
     orders = books.orders
     mask = orders.shape[0] - 1
+    base = books.words[OWNER_BASE]
     slot = home_of(reference, books.words[TABLE_SHIFT])
-    while orders[slot, ORDER_OWNER] != EMPTY:
+    while orders[slot, ORDER_OWNER] >= base:
         slot = (slot + 1) & mask
     orders[slot, ORDER_REFERENCE] = reference
     orders[slot, ORDER_PRICE] = price
     orders[slot, ORDER_SHARES] = shares
-    orders[slot, ORDER_OWNER] = owner
+    orders[slot, ORDER_OWNER] = base + owner
     books.words[ORDERS_HELD] += 1
 
 
@@ -72,9 +82,10 @@ def remove_order(books: Any, slot: int) -> None:
     orders = books.orders
     mask = orders.shape[0] - 1
     shift = books.words[TABLE_SHIFT]
+    base = books.words[OWNER_BASE]
     hole = slot
     probe = (hole + 1) & mask
-    while orders[probe, ORDER_OWNER] != EMPTY:
+    while orders[probe, ORDER_OWNER] >= base:
         home = home_of(orders[probe, ORDER_REFERENCE], shift)
         if ((probe - home) & mask) >= ((probe - hole) & mask):  # Its home is not behind the hole: it may move there.
             for word in range(ORDER_WORDS):

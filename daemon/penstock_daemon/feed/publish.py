@@ -33,8 +33,8 @@ def ring_of(buffers: Buffers) -> Ring:
 
 
 @part
-def publish_tick(f: Any, ring: Any, index: int, wire_ns: int, clock: int, first_ns: int, received_ns: int) -> None:
-    """Write ``f.tick[0]`` into the next slot of the feed's ring; ``flush`` makes it visible.
+def publish_tick(f: Any, ring: Any, index: int, wire_ns: int, clock: int, first_ns: int, received_ns: int) -> bool:
+    """Write ``f.tick[0]`` into the next slot of the feed's ring; ``flush`` makes it visible. Returns whether it had room.
 
     Args:
         f: FeedMemory; counts are overwritten.
@@ -53,7 +53,7 @@ def publish_tick(f: Any, ring: Any, index: int, wire_ns: int, clock: int, first_
     # Not TICK_CONSUMED: an answer's slot is counted with the stamps of its tick, when it is handed over.
     if place - load_acquire(ring.cursors, base + memory.PREDICTION_CONSUMED) >= slots:
         words[feed.RING_DROPS] += 1
-        return
+        return False
     tick = f.tick[0]
     slot = ring.tick_slots[source, place & (slots - 1)]
     slot.record_length = tick.length
@@ -90,6 +90,7 @@ def publish_tick(f: Any, ring: Any, index: int, wire_ns: int, clock: int, first_
     words[feed.TICK_SEQUENCE] += 1
     words[feed.UNFLUSHED] += 1
     words[feed.TICKS] += 1
+    return True
 
 
 @part

@@ -21,6 +21,7 @@ from fcntl import ioctl
 from typing import Final
 
 from penstock_daemon.addresses import TcpAddress, parse_address
+from penstock_daemon.clocks.ptp import clock_of_interface
 from penstock_daemon.config_feed import FeedStamps, parse_group
 from penstock_daemon.derived import StartError
 from penstock_daemon.feed.stamps import SO_RXQ_OVFL, SO_TIMESTAMPING
@@ -54,6 +55,7 @@ class Line:
         buffer_bytes: that the kernel gave, as it counts them: twice what packets may take.
         hardware: whether the network card stamps packets.
         notes: sentences about what is missing, each with its mend.
+        card: the clock of the network card that stamps, such as /dev/ptp0; "" where none does, or it is not known.
     """
 
     socket: socket.socket
@@ -61,6 +63,7 @@ class Line:
     buffer_bytes: int
     hardware: bool
     notes: tuple[str, ...]
+    card: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ def open_line(key: str, group: str, interface_key: str, interface: str, wishes: 
     except FeedError:
         made.close()
         raise
-    return Line(made, what, buffer_bytes, hardware, tuple(f"{what}: {note}" for note in notes))
+    card = clock_of_interface(socket.if_indextoname(index)) if hardware else ""
+    return Line(made, what, buffer_bytes, hardware, tuple(f"{what}: {note}" for note in notes), card)
 
 
 def open_recovery(recovery: str, wishes: SocketWishes) -> Line:

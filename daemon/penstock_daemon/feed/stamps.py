@@ -1,10 +1,12 @@
-"""When a packet came, out of its control data: the kernel's stamp, the NIC's where its clock is the kernel's, or none.
+"""When a packet came, out of its control data: the NIC's stamp where its clock is known, else the kernel's, or none.
 
     SCM_TIMESTAMPING    three timespecs: [0] the kernel's, Unix; [2] the NIC's, in the NIC's own time base
     SO_RXQ_OVFL         how many packets this socket dropped since it was made, u32
 
-A NIC's stamp is used where it is at most HARDWARE_LEAD_NS before the kernel's: so near, its clock is disciplined to Unix
-time. One that runs in TAI, or freely, is not; it is counted as doubted, and the kernel's stamp is used.
+A NIC's stamp is in its own time base, which may be Unix time, TAI or its own. So it is used where that clock is compared
+with CLOCK_MONOTONIC (CARD_OFFSET_NS, CARD_ERROR_NS), and where it is, mapped, at most HARDWARE_LEAD_NS before the kernel's.
+Any other is counted as doubted, and the kernel's stamp is used. Within the error of the comparison it may come out later
+than the kernel's; then it is as early as the kernel's.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from penstock.v1.records import Clock
 from penstock_daemon.feed import memory as feed
 from penstock_daemon.feed.packets import part
 from penstock_daemon.feed.window import Stamps
+from penstock_daemon.native import load_acquire
 
 SOL_SOCKET: Final = 1
 SO_TIMESTAMPING: Final = 37
@@ -60,28 +63,39 @@ def stamps_of(f: Any, index: int, line: int, received_ns: int, unix_offset_ns: i
             kernel_ns = f.controls[index, first] * _SECOND_NS + f.controls[index, first + 1]
             nic_ns = f.controls[index, first + 4] * _SECOND_NS + f.controls[index, first + 5]
         elif kind == _DROPS_TYPE:
-            words[feed.SOCKET_DROPS + line] = f.controls[index, first] & _U32
+            told = f.controls[index, first] & _U32  # It begins again at 2^32: the sum does not.
+            words[feed.SOCKET_DROPS + line] += (told - words[feed.SOCKET_DROPS + line]) & _U32
         at += step
-    return judged(words, kernel_ns, nic_ns, received_ns, unix_offset_ns)
+    return judged(words, line, kernel_ns, nic_ns, received_ns, unix_offset_ns)
 
 
 @part
-def judged(words: Any, kernel_ns: int, nic_ns: int, received_ns: int, unix_offset_ns: int) -> Any:
-    """Return the Stamps that a packet gets. kernel_ns, nic_ns: Unix, 0 for none. words: counts are overwritten."""
+def judged(words: Any, line: int, kernel_ns: int, nic_ns: int, received_ns: int, unix_offset_ns: int) -> Any:
+    """Return the Stamps that a packet gets.
+
+    Args:
+        words: counts are overwritten.
+        line: which it came by.
+        kernel_ns: Unix, 0 for none.
+        nic_ns: on the clock of the line's card, 0 for none.
+        received_ns: monotonic.
+        unix_offset_ns: CLOCK_REALTIME minus CLOCK_MONOTONIC.
+    """
     if kernel_ns == 0:
         words[feed.NO_STAMP] += 1
         return Stamps(np.int64(0), np.int64(_USER), np.int64(received_ns), np.int64(received_ns))
-    wire_ns, clock = kernel_ns, _KERNEL
+    first_ns, clock = kernel_ns - unix_offset_ns, _KERNEL
     if nic_ns != 0:
-        if 0 <= kernel_ns - nic_ns <= HARDWARE_LEAD_NS:
-            wire_ns, clock = nic_ns, _NIC
+        error_ns = load_acquire(words, feed.CARD_ERROR_NS + line)
+        mapped_ns = nic_ns - load_acquire(words, feed.CARD_OFFSET_NS + line)
+        if error_ns > 0 and -error_ns <= first_ns - mapped_ns <= HARDWARE_LEAD_NS + error_ns:
+            first_ns, clock = min(mapped_ns, first_ns), _NIC
             words[feed.HARDWARE_STAMPS] += 1
         else:
             words[feed.HARDWARE_DOUBTED] += 1
-    first_ns = wire_ns - unix_offset_ns
     elapsed_ns = received_ns - first_ns
-    words[feed.KERNEL_TO_USER_NS] += elapsed_ns
+    words[feed.KERNEL_TO_USER_NS] += max(elapsed_ns, 0)
     words[feed.KERNEL_TO_USER_MAX_NS] = max(words[feed.KERNEL_TO_USER_MAX_NS], elapsed_ns)
     if elapsed_ns < 0:
         words[feed.NEGATIVE] += 1
-    return Stamps(np.int64(wire_ns), np.int64(clock), np.int64(first_ns), np.int64(received_ns))
+    return Stamps(np.int64(first_ns + unix_offset_ns), np.int64(clock), np.int64(first_ns), np.int64(received_ns))

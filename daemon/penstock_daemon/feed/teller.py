@@ -2,6 +2,7 @@
 
 a new session, the end of one     each told at once
 what goes wrong                   one line per kind and look, at most every TELL_EVERY_NS, with how often since the last
+a message that is refused         the same, a kind for each reason, with its sentence; the first of a session at once
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import Final
 import structlog
 
 from penstock_daemon.feed import memory
-from penstock_daemon.feed.memory import Malformed, Refusal
+from penstock_daemon.feed.memory import Malformed, Payload, Refusal
 from penstock_daemon.feed.metrics import session_name
+from penstock_daemon.feed.refusals import SENTENCES
+from penstock_daemon.feed.silence import SilenceWatch
 from penstock_daemon.feed.thread import Receiver
 
 TELL_EVERY_NS: Final = 10_000_000_000
@@ -35,11 +38,6 @@ _TROUBLES: Final[tuple[tuple[str, tuple[int, ...], str], ...]] = (
         "penstock_feed_malformed_packets tells the reasons; find who sends them",
     ),
     (
-        "feed_refused",
-        tuple(memory.REFUSED + reason for reason in Refusal if reason != Refusal.UNKNOWN_TYPE),
-        "penstock_feed_refused_messages tells the reasons",
-    ),
-    (
         "feed_other_session",
         (memory.OTHER_SESSION,),
         "a line carries another session: see that both lines are of one feed",
@@ -53,6 +51,11 @@ _TROUBLES: Final[tuple[tuple[str, tuple[int, ...], str], ...]] = (
     ("feed_ring_drops", (memory.RING_DROPS,), "the engine is behind: raise sessions.in_flight_max, or predict less"),
     ("feed_request_errors", (memory.REQUEST_ERRORS,), "feed.recovery can't be reached"),
     ("feed_receive_errors", (memory.RECEIVE_ERRORS,), "see that the interface is up and feed.recovery is right"),
+    (
+        "feed_card_stamps_doubted",
+        (memory.HARDWARE_DOUBTED,),
+        "the kernel's stamps are used: set clock.ptp to the clock of the feed's network card, and see that it is steady",
+    ),
     ("feed_clock_set", (memory.NEGATIVE,), "packets were stamped after they were received: steady the wall clock"),
 )
 
@@ -72,6 +75,9 @@ class Teller:
         self._log = _log.bind(feed=name)
         self._told = [0] * len(_TROUBLES)
         self._told_ns = [clock() - TELL_EVERY_NS] * len(_TROUBLES)
+        self._refused = dict.fromkeys(Refusal, 0)
+        self._refused_ns = dict.fromkeys(Refusal, clock() - TELL_EVERY_NS)
+        self._silence = SilenceWatch(self._log, receiver.word, clock())
         self._sessions = 0
         self._late_joins = 0
         self._ended = 0
@@ -96,10 +102,14 @@ class Teller:
                     mend="its books are unsound until they are whole again: start the daemon before the session",
                 )
             self._sessions, self._late_joins, self._ended = sessions, late_joins, 0
+            self._refused_ns = dict.fromkeys(Refusal, self._clock() - TELL_EVERY_NS)
         if ended and not self._ended:
             self._log.info("feed_session_ended", session=session_name(self._receiver), sequence=word(memory.EXPECTED))
         self._ended = ended
         now_ns = self._clock()
+        descriptors = self._receiver.memory.settings[memory.DESCRIPTORS : memory.LINE_B + memory.DESCRIPTORS + 1]
+        self._silence.look([line for line, number in enumerate(descriptors.tolist()) if number >= 0], now_ns)
+        self._tell_refused(now_ns)
         for place, (event, words, mend) in enumerate(_TROUBLES):
             count = sum(word(one) for one in words)
             if count > self._told[place] and now_ns - self._told_ns[place] >= TELL_EVERY_NS:
@@ -107,3 +117,21 @@ class Teller:
                     event, times=count - self._told[place], total=count, next_sequence=word(memory.EXPECTED), mend=mend
                 )
                 self._told[place], self._told_ns[place] = count, now_ns
+
+    def _tell_refused(self, now_ns: int) -> None:
+        """Tell of each kind of refusal by its sentence; of records of other schemas not at all, which are no loss."""
+        for reason in Refusal:
+            if reason == Refusal.UNKNOWN_TYPE and self._receiver.shape.payload == Payload.DBN:
+                continue
+            count = self._receiver.word(memory.REFUSED + reason)
+            if count > self._refused[reason] and now_ns - self._refused_ns[reason] >= TELL_EVERY_NS:
+                self._log.warning(
+                    "feed_refused",
+                    reason=reason.name.lower(),
+                    times=count - self._refused[reason],
+                    total=count,
+                    next_sequence=self._receiver.word(memory.EXPECTED),
+                    detail=SENTENCES[reason],
+                    mend="penstock_feed_refused_messages counts them; a book in doubt is sound again with the next session",
+                )
+                self._refused[reason], self._refused_ns[reason] = count, now_ns

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from penstock_daemon.feed import memory as feed
-from penstock_daemon.feed.books import apply_dbn, apply_itch, mark_unsound
+from penstock_daemon.feed.books import apply_dbn, apply_itch, mark_unsound, untell
 from penstock_daemon.feed.packets import digest_of, part
 from penstock_daemon.feed.publish import publish_tick
 
@@ -46,7 +46,8 @@ def apply_message(f: Any, books: Any, ring: Any, data: Any, at: int, length: int
     else:
         result = apply_dbn(books, data, at, length, midnight_ns, f.tick)
     if result >= 0:
-        publish_tick(f, ring, result, stamps.wire_ns, stamps.clock, stamps.first_ns, stamps.received_ns)
+        if not publish_tick(f, ring, result, stamps.wire_ns, stamps.clock, stamps.first_ns, stamps.received_ns):
+            untell(books, result)
     elif result <= feed.FIRST_REFUSAL:
         words[feed.REFUSED + min(feed.FIRST_REFUSAL - result, feed.REFUSALS - 1)] += 1
 
