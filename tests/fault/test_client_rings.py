@@ -197,18 +197,6 @@ async def test_the_rings_are_there_in_place(runs: Runs):
             await session.finish()
 
 
-def test_the_rings_of_a_session_that_was_closed_take_nothing_and_their_views_stay(runs: Runs):
-    with served(runs) as server, blocking_session(server) as session:
-        rings = session.rings
-        claimed = rings.claim(2)
-        session.close()
-        claimed[:] = ticks_of(2)
-        for verb in (rings.claim, rings.publish):
-            with pytest.raises(LocalUsageError, match="call connect"):
-                verb(2)
-        assert session.unanswered == 0
-
-
 async def test_a_session_over_grpc_has_no_rings(tmp_path: Path):
     with ScriptedServer(tmp_path / "s.sock") as server:
         async with connect(server.address, instruments=INSTRUMENTS) as session:
@@ -291,14 +279,20 @@ def test_a_daemon_that_stands_still_is_told_from_one_that_is_idle(runs: Runs, mo
         assert len(runs.stand_ins) == 2
 
 
-def test_a_segment_that_is_closed_while_the_stream_goes_on_is_left(runs: Runs, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(line, "LOOK_S", 0.02)
-    monkeypatch.setattr(line, "STREAM_GRACE_S", 0.02)
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_segment_that_ends_while_the_stream_goes_on_is_left(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, *, dies: bool
+):
+    monkeypatch.setattr(line, "LOOK_S", 60.0 if dies else 0.02)
+    monkeypatch.setattr(line, "STREAM_GRACE_S", 60.0 if dies else 0.02)  # Nobody waits for what the dead would say.
     with served(runs) as server, blocking_session(server) as session:
         runs.stand_ins[0].answers_max = 5
         session.send(ticks_of(5))
         assert len(session.receive(20).predictions) >= 1
-        runs.stand_ins[0].words[layout.CLOSED_AT // 8] = layout.SegmentEnd.CLOSED
+        if dies:
+            runs.stand_ins[0].kill()
+        else:
+            runs.stand_ins[0].words[layout.CLOSED_AT // 8] = layout.SegmentEnd.CLOSED
         session.send(ticks_of(5, first=5))
         session.finish()
         assert session.reconnects == 1

@@ -10,7 +10,7 @@ import pytest
 
 from penstock.v1 import shared_ring as layout
 from penstock.v1.records import PREDICTION_DTYPE, TICK_BYTES
-from penstock_client.errors import DaemonProtocolError, SessionLost
+from penstock_client.errors import DaemonProtocolError, LocalUsageError, SessionLost
 from penstock_client.shared_memory.attach import attach
 from penstock_client.shared_memory.books import NO_ROOM, RingBooks
 from penstock_client.shared_memory.rings import Rings
@@ -165,6 +165,21 @@ def test_misuse_of_the_rings_is_an_assertion(silent: Silent):
         rings.release(1)
     with pytest.raises(AssertionError, match="at least one"):
         rings.claim(0)
+
+
+def test_the_rings_of_a_session_that_is_over_take_nothing_and_their_views_stay(silent: Silent):
+    def over() -> None:
+        raise LocalUsageError("over")
+
+    books, _ = books_on(silent)
+    rings = Rings(books, over, over)
+    claimed = rings.claim(2)
+    books.detach()
+    claimed[:] = ticks_of(2)
+    for verb in (rings.claim, rings.publish):
+        with pytest.raises(LocalUsageError, match="over"):
+            verb(2)
+    assert books.unanswered == 0
 
 
 def test_ticks_that_were_sent_into_a_claim_are_not_published_as_it(silent: Silent):

@@ -180,6 +180,11 @@ class Line:
                     answered = self.books.next_answer
                     backoff.progress()
         self.books.stop_publishing()
+        if not segment.words[
+            CLOSED
+        ]:  # Who leaves a segment says so first: the daemon died, whatever the stream knows yet.
+            stream.give_up("the daemon hung up without a word: it has died")
+            return
         await asyncio.sleep(STREAM_GRACE_S)
         stream.give_up("the daemon serves the segment no longer, and the stream does not say why")
 
