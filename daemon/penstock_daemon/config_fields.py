@@ -46,7 +46,7 @@ class ServerConfig:
         str,
         ServerAddress(),
         "Where strategies connect. Left out, it is unix:$XDG_RUNTIME_DIR/penstock.sock, or penstock-UID.sock in the "
-        "folder for temporary files. A Unix socket is faster than TCP and only its owner can open it.",
+        "folder for temporary files. A Unix socket is faster than TCP and only its owner, and shared_memory.group, can open it.",
     ] = ""
     cores: Annotated[
         tuple[int, ...],

@@ -33,8 +33,8 @@ _PAGE_HEAD: Final = """\
 In the environment and in `--set` text needs no quotes, and CPUs are written `2,3` or `2-5`.
 `penstockd --print-config` writes the configuration in force as a TOML file with all of this advice in it;
 `penstockd --check` says what is wrong with one, every fault at once, and exits with 2 if anything is.
-It loads no model and takes nothing: whether `models.active` can be read and fits, and whether a GPU, memory, addresses and folders
-can be had, is found out when the daemon starts.
+It loads no model and takes nothing: whether `models.active` can be read and fits, and whether a GPU, memory, addresses, network
+interfaces, groups and folders can be had, is found out when the daemon starts.
 An unknown key is a fault, and names the nearest known one. So is an environment variable that begins with `PENSTOCK_`
 and holds `__` but belongs to no key.
 

@@ -21,17 +21,20 @@ examples:
   penstockd                                            the demonstration model on the default Unix socket
   penstockd --config /etc/penstock/penstockd.toml
   penstockd --set server.address=127.0.0.1:50051 --set models.active=btc.safetensors
+  penstockd --set feed.group=239.1.2.3:26400 --set feed.interface=eth1 --set "feed.instruments=AAPL, MSFT"
   penstockd --record recordings                        keep every session's ticks as DBN files
   penstockd --print-config > penstockd.toml            every key, its default and its advice
 """
-CHECKED: Final = "the configuration has no fault; models, and what depends on them, are checked at the start alone"
+CHECKED: Final = (
+    "the configuration has no fault; whether models, devices, interfaces and folders can be had is seen at the start"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="penstockd",
-        description="Takes market ticks over gRPC and streams predictions back.",
+        description="Takes market ticks over gRPC, through shared memory or from a multicast feed, and gives predictions back.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -44,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="check the configuration and exit; models, and what depends on them, are checked at the start alone",
+        help="check the configuration and exit; whether models, devices, interfaces and folders can be had is seen at the start",
     )
     parser.add_argument("--version", action="version", version=f"penstockd {version('penstock')}")
     options = parser.parse_args(arguments)

@@ -227,7 +227,7 @@ def test_printed_configuration_is_one_that_gives_itself(tmp_path: Path) -> None:
 def test_check_says_that_all_is_well() -> None:
     done = penstockd("--check")
     assert (done.returncode, done.stderr) == (0, "")
-    said = "models, and what depends on them, are checked at the start alone"
+    said = "whether models, devices, interfaces and folders can be had is seen at the start"
     assert done.stdout == f"the configuration has no fault; {said}\n"
     assert said in " ".join(penstockd("--help").stdout.split())
 
