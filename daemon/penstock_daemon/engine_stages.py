@@ -45,8 +45,10 @@ EXCEEDED: Final = 3
 
 _MONOTONIC = np.int32(1)
 _BELIEVED_NS = 1_000_000_000
-_FRESH_CYCLES = 1 << 18  # A tenth of a millisecond: rates that differ by 500 ppm are 50 ns apart by then.
+_FRESH_CYCLES = 1 << 18  # A tenth of a millisecond: rates that differ by 500 ppm are 50 ns apart by then …
+_FRESH_NS = 100_000  # … also where the counter is slow, as on some of Arm.
 _NARROW_CYCLES = 1 << 12  # A microsecond or two: whoever was interrupted between two readings takes them again.
+_NARROW_NS = 2_000
 _LOOKS = 3
 _LINEAR = histogram.LINEAR_BUCKETS
 _STEPS_NS = np.array([10**decade for decade in range(1, histogram.DECADES + 1)])
@@ -100,8 +102,9 @@ def start_clock(m: Any) -> tuple[int, int, int]:
         return 0, clock_ns(_MONOTONIC), 0
     now = cycles()
     since = now - m.words[memory.ANCHOR_CYCLES]
-    if 0 <= since < _FRESH_CYCLES:
-        return fraction, m.words[memory.ANCHOR_NS] + scaled_cycles(since, fraction), now
+    since_ns = scaled_cycles(since, fraction)
+    if 0 <= since < _FRESH_CYCLES and since_ns < _FRESH_NS:
+        return fraction, m.words[memory.ANCHOR_NS] + since_ns, now
     return _take_anchor(m, fraction)
 
 
@@ -112,7 +115,7 @@ def _take_anchor(m: Any, fraction: int) -> tuple[int, int, int]:
         before = cycles()
         anchor_ns = clock_ns(_MONOTONIC)
         after = cycles()
-        if 0 <= after - before < _NARROW_CYCLES:
+        if 0 <= after - before < _NARROW_CYCLES and scaled_cycles(after - before, fraction) < _NARROW_NS:
             m.words[memory.ANCHOR_NS] = anchor_ns
             m.words[memory.ANCHOR_CYCLES] = after
             return fraction, anchor_ns, after

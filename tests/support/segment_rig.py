@@ -46,8 +46,9 @@ def attached(
     slots: int = SLOTS,
     first_sequence: int = 0,
     opened: bool = False,
+    repeated: int = 0,
 ) -> Iterator[SegmentClient]:
-    """A strategy that is attached to *source*, which is opened for it unless it is *opened* before."""
+    """A strategy that is attached to *source*, which is opened for it unless it is *opened* before; see Attachment.begin."""
     if not opened:
         engine.reset_source(source)
         for state in states:
@@ -59,7 +60,7 @@ def attached(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     bell = os.eventfd(0, os.EFD_NONBLOCK)
     engine.poll.register(bell, select.EPOLLIN | select.EPOLLET)
-    command = (source, segment.address, slots, ours.fileno(), len(ids), first_sequence, 0)
+    command = (source, segment.address, slots, ours.fileno(), len(ids), first_sequence, repeated)
     engine.wait_applied(engine.command(Command.ATTACH_SEGMENT, *command))
     client = SegmentClient(theirs, os.dup(segment.descriptor), os.dup(bell), segment.size_bytes)
     segment.close_descriptor()

@@ -155,6 +155,23 @@ def test_anchor_is_good_for_a_while_and_no_longer(engine: Engine) -> None:
     engine.use_cycles(0)
 
 
+def test_counter_that_is_slow_makes_no_anchor_older_or_wider(engine: Engine) -> None:
+    slow = 40 << 32  # 25 MHz, as some processors of Arm have it: few cycles are a long time.
+    engine.use_cycles(slow)
+    engine.buffers.words[memory.ANCHOR_NS] = 12_345
+    engine.buffers.words[memory.ANCHOR_CYCLES] = _cycles() - 10_000  # As if 0.4 ms ago.
+    before_ns = time.monotonic_ns()
+    _, anchor_ns, _ = _start(engine.buffers)
+    assert before_ns <= anchor_ns <= time.monotonic_ns()
+    engine.use_cycles(2**62)  # Whatever lies between two looks is too long.
+    engine.buffers.words[memory.ANCHOR_CYCLES] = 0
+    before_ns = time.monotonic_ns()
+    found, anchor_ns, _ = _start(engine.buffers)
+    assert found == 0, "a clock that does without cycles"
+    assert before_ns <= anchor_ns <= time.monotonic_ns()
+    engine.use_cycles(0)
+
+
 @pytest.mark.parametrize("fraction", [-1, 2**63])
 def test_fraction_that_is_none_is_refused(engine: Engine, fraction: int) -> None:
     with pytest.raises(ValueError, match=f"a cycle must last from 0 to 2\\^63 - 1 parts: fraction={fraction}"):
