@@ -64,6 +64,7 @@ def test_a_daemon_takes_in_a_feed_tells_what_goes_wrong_and_stops(tmp_path: Path
     assert found["packet_outcomes_total", "duplicate"] == 1
     assert (found["messages_total", "applied"], found["lost_messages_total", ""]) == (4, 2)
     assert (found["ticks_total", ""], found["sound_instruments", ""]) == (4, 1)
+    assert found["named_instruments", ""] == 1
     feed = told.feed
     assert (feed.alive, feed.session, feed.ended, feed.gap_open) == (True, "DAY1", True, False)
     assert (feed.applied, feed.lost, feed.gaps, feed.gaps_unrecovered) == (4, 2, 1, 1)

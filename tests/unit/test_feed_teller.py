@@ -10,10 +10,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from penstock_daemon.feed import memory
+from penstock_daemon.feed.book_memory import NO_LOCATE
 from penstock_daemon.feed.memory import Payload, Refusal
+from penstock_daemon.feed.metrics import unnamed
 from penstock_daemon.feed.refusals import SENTENCES
 from penstock_daemon.feed.silence import SILENT_NS
 from penstock_daemon.feed.teller import TELL_EVERY_NS, Teller
+
+STOCKS = ("AAPL", "APPL", "MSFT")
 
 
 class Told:
@@ -27,7 +31,8 @@ class Told:
         receiver: Any = SimpleNamespace(
             alive=True,
             word=lambda index: int(self.words[index]),
-            shape=SimpleNamespace(payload=payload),
+            shape=SimpleNamespace(payload=payload, names=STOCKS),
+            books=SimpleNamespace(instrument_locates=np.zeros(len(STOCKS), np.int64)),
             memory=SimpleNamespace(settings=settings),
         )
         self.receiver = receiver
@@ -100,6 +105,25 @@ def test_a_line_that_was_never_heard_may_be_the_wrong_one():
 def test_silence_after_the_end_of_a_session_is_no_trouble(told: Told):
     told.words[memory.ENDED] = 1
     assert [entry["event"] for entry in told.look(100 * SILENT_NS, ())] == ["feed_session_ended"]
+
+
+def test_stocks_that_a_whole_session_never_named_are_told_at_its_end(told: Told):
+    told.receiver.books.instrument_locates[1] = NO_LOCATE
+    told.begin_session()
+    told.words[memory.APPLIED] = 5
+    assert [entry["event"] for entry in told.look()] == ["feed_session"]
+    assert unnamed(told.receiver) == ["APPL"]
+    told.words[memory.ENDED] = 1
+    end, entry = told.look()
+    assert (end["event"], entry["event"]) == ("feed_session_ended", "feed_stocks_unnamed")
+    assert (entry["stocks"], entry["total"]) == (["APPL"], 1)
+    assert told.look() == []
+
+
+def test_records_name_no_stocks():
+    told = Told(Payload.DBN)
+    told.receiver.books.instrument_locates[:] = NO_LOCATE
+    assert unnamed(told.receiver) == []
 
 
 def test_a_thread_that_is_gone_is_told_once(told: Told):

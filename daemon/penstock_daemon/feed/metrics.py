@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from penstock_daemon.feed import memory
-from penstock_daemon.feed.memory import Malformed, Refusal
+from penstock_daemon.feed.book_memory import NO_LOCATE
+from penstock_daemon.feed.memory import Malformed, Payload, Refusal
 
 if TYPE_CHECKING:
     from penstock_daemon.feed.thread import Receiver
@@ -78,6 +79,7 @@ class FeedSnapshot:
         ended: the session has ended.
         session: its name; empty before the first.
         instruments, sound: how many, and how many of them have a book that is right.
+        named: how many of them the session has named; all, where messages are DBN records.
         kernel_to_user_ns, kernel_to_user_max_ns: sum over stamped packets, and the longest.
     """
 
@@ -98,6 +100,7 @@ class FeedSnapshot:
     session: str = ""
     instruments: int = 0
     sound: int = 0
+    named: int = 0
     kernel_to_user_ns: int = 0
     kernel_to_user_max_ns: int = 0
 
@@ -125,9 +128,18 @@ def snapshot_of(receiver: Receiver, name: str) -> FeedSnapshot:
         session=session_name(receiver),
         instruments=instruments,
         sound=instruments - unsound if word(memory.SESSIONS) else 0,
+        named=instruments - len(unnamed(receiver)),
         kernel_to_user_ns=word(memory.KERNEL_TO_USER_NS),
         kernel_to_user_max_ns=word(memory.KERNEL_TO_USER_MAX_NS),
     )
+
+
+def unnamed(receiver: Receiver) -> list[str]:
+    """Return the instruments that this session has not named: a stock without a locate code; none for DBN records."""
+    if receiver.shape.payload != Payload.ITCH:
+        return []
+    locates = receiver.books.instrument_locates.tolist()
+    return [name for name, locate in zip(receiver.shape.names, locates, strict=True) if locate == NO_LOCATE]
 
 
 def session_name(receiver: Receiver) -> str:
@@ -172,6 +184,7 @@ def feed_families(one: FeedSnapshot) -> Iterator[Metric]:
         ("next_sequence", "Sequence of the next message.", one.expected),
         ("session_ended", "1 after the end of a session.", float(one.ended)),
         ("instruments", "Instruments that are predicted.", one.instruments),
+        ("named_instruments", "Of these, named by this session; all with DBN records.", one.named),
         ("sound_instruments", "Of these, with a book that is right.", one.sound),
         ("kernel_to_user_seconds_max", "The longest of those times.", one.kernel_to_user_max_ns / 1e9),
     ):

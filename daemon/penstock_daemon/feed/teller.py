@@ -1,6 +1,6 @@
 """What the log says of a feed: looked up in its counts several times a second, so that its thread never logs.
 
-a new session, the end of one     each told at once
+a new session, the end of one     each told at once; with the end, the stocks that it never named
 what goes wrong                   one line per kind and look, at most every TELL_EVERY_NS, with how often since the last
 a message that is refused         the same, a kind for each reason, with its sentence; the first of a session at once
 """
@@ -15,12 +15,13 @@ import structlog
 
 from penstock_daemon.feed import memory
 from penstock_daemon.feed.memory import Malformed, Payload, Refusal
-from penstock_daemon.feed.metrics import session_name
+from penstock_daemon.feed.metrics import session_name, unnamed
 from penstock_daemon.feed.refusals import SENTENCES
 from penstock_daemon.feed.silence import SilenceWatch
 from penstock_daemon.feed.thread import Receiver
 
 TELL_EVERY_NS: Final = 10_000_000_000
+UNNAMED_TOLD_MAX: Final = 20  # Stocks in one line.
 
 _log = structlog.get_logger("penstock.feed")
 
@@ -105,6 +106,7 @@ class Teller:
             self._refused_ns = dict.fromkeys(Refusal, self._clock() - TELL_EVERY_NS)
         if ended and not self._ended:
             self._log.info("feed_session_ended", session=session_name(self._receiver), sequence=word(memory.EXPECTED))
+            self._tell_unnamed()
         self._ended = ended
         now_ns = self._clock()
         descriptors = self._receiver.memory.settings[memory.DESCRIPTORS : memory.LINE_B + memory.DESCRIPTORS + 1]
@@ -117,6 +119,17 @@ class Teller:
                     event, times=count - self._told[place], total=count, next_sequence=word(memory.EXPECTED), mend=mend
                 )
                 self._told[place], self._told_ns[place] = count, now_ns
+
+    def _tell_unnamed(self) -> None:
+        """Tell of stocks that a whole session has not named: their books look sound, and nothing is ever predicted."""
+        names = unnamed(self._receiver)
+        if names and self._receiver.word(memory.APPLIED):
+            self._log.warning(
+                "feed_stocks_unnamed",
+                stocks=names[:UNNAMED_TOLD_MAX],
+                total=len(names),
+                mend="write them in feed.instruments as the venue does",
+            )
 
     def _tell_refused(self, now_ns: int) -> None:
         """Tell of each kind of refusal by its sentence; of records of other schemas not at all, which are no loss."""
