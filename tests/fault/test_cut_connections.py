@@ -50,6 +50,7 @@ def live_dangerously(address: str, folder: Path, number: int) -> None:
 
 def test_connections_cut_anywhere_leave_nothing_behind(tmp_path: Path) -> None:
     sets = ("sessions.resume_grace_s=0", "metrics.address=127.0.0.1:0", "sessions.in_flight_max=8192")
+    sets = (*sets, "budget.breaker_run=0")  # A busy machine may well make predictions late: not what this is about.
     with running_daemon(tmp_path, *small(tmp_path, *sets)) as daemon:
         descriptors = Path(f"/proc/{daemon.pid}/fd")
         expected = hash_of(undisturbed(daemon.address, TICKS[:2000]))

@@ -192,7 +192,6 @@ def test_ticks_that_grew_old_while_the_whole_daemon_was_stopped_are_told_as_that
     assert ((answers["flags"] & np.uint32(TOO_OLD)) == np.uint32(TOO_OLD)).all()
     assert answers["stage_ns"][:, Stage.RING].min() > STALL_S * 1e9
     expected = {
-        "penstock_breaker_openings_total": 1,
         "penstock_old_ticks_total": BURST,
         over("shared_memory", "ring"): BURST,
         over("shared_memory", "total"): BURST,
