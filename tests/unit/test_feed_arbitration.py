@@ -11,7 +11,7 @@ from penstock.v1 import moldudp64
 from penstock.v1.records import BookFlag
 from penstock_daemon.engine_memory import PREDICTION_CONSUMED
 from penstock_daemon.feed import memory
-from penstock_daemon.feed.arbitration import CONFIRM, LEFT_CONFIRM, QUIET_NS
+from penstock_daemon.feed.arbitration import CONFIRM
 from penstock_daemon.feed.memory import LINE_A, LINE_B, LINE_RECOVERY, Malformed, Payload
 from support.feed_rig import SESSION, WAIT_NS, WINDOW, FeedRig, packet, record
 from support.itch_orders import add, directory, start_of_messages
@@ -117,13 +117,6 @@ def test_a_heartbeat_reveals_a_gap(rig):
     assert (rig.word(memory.GAPS_CLOSED), rig.word(memory.HEARTBEATS)) == (1, 1)
 
 
-def test_the_end_of_a_session_reveals_a_gap(rig):
-    rig.offer(packet(1))
-    rig.offer(end_of(3))
-    rig.pass_time(WAIT_NS)
-    assert (rig.word(memory.LOST), rig.word(memory.ENDS), rig.word(memory.ENDED)) == (1, 1, 1)
-
-
 def test_what_is_missing_is_asked_for_and_a_part_of_the_answer_asked_on_from(rig):
     rig.ask()
     rig.offer(packet(1))
@@ -147,6 +140,35 @@ def test_a_server_that_does_not_answer_is_asked_again_and_then_given_up(rig):
     assert [rig.request().sequence for _ in range(3)] == [2, 2, 2]
     assert (rig.word(memory.REQUESTS), rig.word(memory.GAPS_UNRECOVERED), rig.word(memory.LOST)) == (3, 1, 1)
     assert rig.bids() == [1, 3]
+
+
+def test_gaps_do_not_wait_behind_each_other_for_a_server_that_does_not_answer(rig):
+    rig.ask()
+    patience_ns = WAIT_NS + 3 * 20_000_000
+    for first in range(1, 100, 2):
+        rig.offer(packet(first), after_ns=1_000_000)
+    rig.pass_time(patience_ns)
+    assert rig.bids() == list(range(1, 100, 2)), "the last gap is as old as one may become"
+    assert rig.word(memory.REQUESTS) >= 3
+    rig.offer(packet(101), after_ns=0)
+    rig.offer(packet(103), after_ns=0)
+    rig.pass_time(WAIT_NS)
+    while rig.request().sequence != 100:
+        pass
+    rig.offer(packet(100), LINE_RECOVERY)
+    assert rig.word(memory.GAPS_RECOVERED) == 1, "a server that is back is heard"
+
+
+def test_a_server_that_answers_slowly_is_asked_for_every_gap(rig):
+    rig.ask()
+    for first in range(1, 20, 2):
+        rig.offer(packet(first))
+    for missing in range(2, 20, 2):
+        rig.pass_time(19_000_000)
+        while rig.request().sequence != missing:
+            pass
+        rig.offer(packet(missing), LINE_RECOVERY)
+    assert rig.bids() == list(range(1, 20))
 
 
 def test_a_line_that_closes_a_gap_while_it_is_asked_for_is_told_apart(rig):
@@ -215,119 +237,12 @@ def test_a_jump_on_both_lines_is_believed_however_they_interleave(rig, behind):
     assert rig.word(memory.FAR_PACKETS) == CONFIRM - 1 + max(0, CONFIRM - 1 - behind)
 
 
-def test_another_session_on_both_lines_begins_however_they_interleave(rig):
-    rig.offer(packet(1))
-    for first in range(1, 10):
-        rig.offer(packet(first, 1, OTHER), LINE_A)
-        rig.offer(packet(first, 1, OTHER), LINE_B)
-    rig.pass_time(WAIT_NS)
-    assert rig.word(memory.SESSIONS) == 2
-    assert rig.bids() == [1, *range(CONFIRM, 10)]
-
-
-def test_two_lines_that_were_led_astray_find_back(rig):
-    rig.offer(moldudp64.pack_header(SESSION, 10**9, moldudp64.HEARTBEAT))
-    for first in range(1, 3 + LEFT_CONFIRM):
-        rig.offer(packet(first), LINE_A, after_ns=QUIET_NS // LEFT_CONFIRM)
-        rig.offer(packet(first), LINE_B)
-    assert rig.bids()[-1] == 2 + LEFT_CONFIRM
-
-
-def test_a_recovery_server_that_is_still_in_the_old_session_holds_up_no_new_one(rig):
-    rig.offer(packet(1))
-    for first in range(1, 2 * CONFIRM):
-        rig.offer(packet(first, 1, OTHER))
-        rig.offer(packet(1), LINE_RECOVERY)
-    assert rig.word(memory.SESSIONS) == 2
-
-
-def test_a_feed_that_was_led_astray_by_its_first_packet_finds_back(rig):
-    rig.offer(moldudp64.pack_header(SESSION, 10**9, moldudp64.HEARTBEAT))
-    for first in range(1, 3 + LEFT_CONFIRM):
-        rig.offer(packet(first), after_ns=QUIET_NS // LEFT_CONFIRM)
-    assert rig.bids()[-1] == 2 + LEFT_CONFIRM
-    assert rig.word(memory.SESSIONS) == 2
-
-
 def test_a_slower_line_takes_nothing_back(rig):
     for first in range(1, 2 * WINDOW, 8):
         rig.offer(packet(first, 8))
     for first in range(1, 2 * WINDOW, 8):
         rig.offer(packet(first, 8), LINE_B)
     assert rig.bids() == list(range(1, 2 * WINDOW + 1))
-
-
-def test_a_session_joined_late_has_unsound_books(rig):
-    rig.offer(packet(WINDOW + 100, 0))
-    assert (rig.word(memory.LATE_JOINS), rig.word(memory.EXPECTED)) == (1, WINDOW + 100)
-    assert rig.books.unsound.all()
-
-
-def test_a_session_joined_a_little_late_asks_for_its_start(rig):
-    rig.ask()
-    rig.offer(packet(6))
-    rig.pass_time(WAIT_NS)
-    assert rig.request() == moldudp64.Header(SESSION, 1, 5)
-    rig.offer(packet(1, 5), LINE_RECOVERY)
-    assert rig.bids() == [1, 2, 3, 4, 5, 6]
-    assert not rig.books.unsound.any()
-
-
-def test_after_its_end_another_session_begins_at_once(rig):
-    rig.offer(packet(1, 2))
-    rig.offer(end_of(3))
-    rig.offer(packet(1, 1, OTHER))
-    assert rig.bids() == [1, 2, 1]
-    assert rig.word(memory.SESSIONS) == 2
-
-
-def test_another_session_on_one_line_is_dropped_while_the_other_line_goes_on(rig):
-    for first in range(1, 50):
-        rig.offer(packet(first), LINE_A)
-        rig.offer(packet(first, 1, OTHER), LINE_B)
-    assert rig.bids() == list(range(1, 50))
-    assert (rig.word(memory.OTHER_SESSION), rig.word(memory.SESSIONS)) == (49, 1)
-
-
-def test_another_session_that_is_all_that_comes_begins(rig):
-    rig.offer(packet(1))
-    for first in range(1, CONFIRM + 2):
-        rig.offer(packet(first, 1, OTHER))
-    assert rig.word(memory.SESSIONS) == 2
-    rig.pass_time(WAIT_NS)
-    assert rig.bids() == [1, CONFIRM, CONFIRM + 1]
-    assert rig.word(memory.LOST) == CONFIRM - 1
-
-
-def test_another_session_begins_at_once_where_this_one_is_quiet(rig):
-    rig.offer(packet(1))
-    rig.offer(packet(1, 1, OTHER), after_ns=QUIET_NS + 1)
-    assert rig.word(memory.SESSIONS) == 2
-
-
-def test_the_slower_line_does_not_bring_the_old_session_back(rig):
-    rig.offer(packet(1, 2))
-    rig.offer(end_of(3))
-    rig.offer(packet(1, 1, OTHER))
-    for first in range(1, LEFT_CONFIRM):
-        rig.offer(packet(first), LINE_B)
-    rig.offer(packet(2, 1, OTHER))
-    assert rig.bids() == [1, 2, 1, 2]
-    assert rig.word(memory.SESSIONS) == 2
-
-
-def test_a_recovery_server_begins_no_session(rig):
-    for first in range(1, 10):
-        rig.offer(packet(first), LINE_RECOVERY)
-    assert (rig.word(memory.SESSIONS), rig.word(memory.OTHER_SESSION)) == (0, 9)
-
-
-def test_what_is_held_when_a_session_ends_is_counted_as_discarded(rig):
-    rig.offer(packet(1))
-    rig.offer(packet(3, 4))
-    rig.offer(end_of(7))
-    rig.offer(packet(1, 1, THIRD))
-    assert (rig.word(memory.DISCARDED), rig.word(memory.LOST)) == (4, 1)
 
 
 @pytest.mark.parametrize(

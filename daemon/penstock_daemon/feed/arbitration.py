@@ -212,12 +212,23 @@ def _reached(f: Any, books: Any, ring: Any, line: int, sequence: int, count: int
 
 @_entered
 def tend_gap(f: Any, books: Any, ring: Any, now_ns: int) -> None:
-    """Ask for what is missing, again, or give it up; to be called once DEADLINE_NS is over. Never waits."""
+    """Ask for what is missing, again, or give it up; to be called once DEADLINE_NS is over. Never waits.
+
+    A server that answers is asked for every gap. One that let the last gap run out is asked only for a gap that has not
+    been open as long as that one was: else each gap would wait behind those before it, and the market with them.
+    """
     words, settings = f.words, f.settings
     server = settings[feed.DESCRIPTORS + feed.LINE_RECOVERY]
     if words[feed.ATTEMPTS] > 0 and words[feed.EXPECTED] > words[feed.REQUESTED]:
         words[feed.ATTEMPTS] = 0
-    if server < 0 or words[feed.ATTEMPTS] >= settings[feed.RECOVERY_ATTEMPTS]:
+    patience_ns = settings[feed.REORDER_WAIT_NS] + settings[feed.RECOVERY_ATTEMPTS] * settings[feed.RECOVERY_TIMEOUT_NS]
+    end_ns = words[feed.GAP_SINCE_NS] + patience_ns
+    if (
+        server < 0
+        or (words[feed.DEAF] != 0 and now_ns >= end_ns)
+        or words[feed.ATTEMPTS] >= settings[feed.RECOVERY_ATTEMPTS]
+    ):
+        words[feed.DEAF] = 1 - words[feed.GAP_ANSWERED]
         give_up_gap(f, books, ring, now_ns)
         flush(f, ring)
         return
@@ -231,6 +242,8 @@ def tend_gap(f: Any, books: Any, ring: Any, now_ns: int) -> None:
     words[feed.REQUESTED] = words[feed.EXPECTED]
     words[feed.ATTEMPTS] += 1
     words[feed.DEADLINE_NS] = now_ns + settings[feed.RECOVERY_TIMEOUT_NS]
+    if words[feed.DEAF] != 0:
+        words[feed.DEADLINE_NS] = min(words[feed.DEADLINE_NS], end_ns)
 
 
 @part

@@ -98,6 +98,7 @@ TICK_SEQUENCE: Final = 17  # Ticks published; the sequence of the next.
 UNFLUSHED: Final = 18  # Ticks written since the cursor was moved.
 PASSES: Final = 19  # How often the thread looked; grows while it lives.
 FRESH_NS: Final = 20  # When a packet with a new message came last, monotonic.
+DEAF: Final = 21  # 1 after a gap that the recovery server answered nothing of.
 
 # --- Words: counts; they only grow ------------------------------------------------------------------------------------------
 

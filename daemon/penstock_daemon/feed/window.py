@@ -40,6 +40,7 @@ def apply_message(f: Any, books: Any, ring: Any, data: Any, at: int, length: int
     if line == feed.LINE_RECOVERY:
         words[feed.RECOVERED] += 1
         words[feed.GAP_ANSWERED] = 1
+        words[feed.DEAF] = 0
     midnight_ns = words[feed.MIDNIGHT_NS]
     if f.settings[feed.PAYLOAD] == _ITCH:
         result = apply_itch(books, data, at, length, midnight_ns, f.tick)
