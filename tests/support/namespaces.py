@@ -65,15 +65,25 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
             if sleeper.stdout.readline() != "made\n":
                 raise NoNamespacesError(f"network namespaces can't be made: {sleeper.communicate()[1].strip()}")
         hosts = [Host(sleeper.pid, f"10.77.0.{place}") for place, sleeper in enumerate(sleepers, start=1)]
-        _in(hosts[0], f"ip link add cable type veth peer name cable netns {hosts[1].pid}")
-        for host in hosts:
-            _in(host, f"ip address add {host.address}/24 dev cable")
-            _in(host, "ip link set cable up")
+        lay_cable(hosts[0], hosts[1])
         yield hosts[0], hosts[1]
     finally:
         for sleeper in sleepers:
             sleeper.kill()
             sleeper.communicate()
+
+
+def lay_cable(here: Host, there: Host) -> None:
+    """Put a cable between two namespaces, with their addresses."""
+    _in(here, f"ip link add cable type veth peer name cable netns {there.pid}")
+    for host in (here, there):
+        _in(host, f"ip address add {host.address}/24 dev cable")
+        _in(host, "ip link set cable up")
+
+
+def cut_cable(here: Host) -> None:
+    """Take the cable away, both ends of it."""
+    _in(here, "ip link delete cable")
 
 
 def _in(host: Host, command: str) -> None:

@@ -19,7 +19,7 @@ from penstock_daemon.feed.sockets import SocketWishes, open_line, open_recovery
 from penstock_daemon.feed.thread import FeedShape, Receiver
 from support.engines import running_engine
 from support.feed_rig import packet
-from support.namespaces import Host, NoNamespacesError, two_hosts
+from support.namespaces import Host, NoNamespacesError, cut_cable, lay_cable, two_hosts
 
 GROUP, PORT, SERVER_PORT = "239.255.44.1", 26_400, 26_410  # Free for certain: the namespaces are new.
 WISHES = SocketWishes(receive_buffer_kb=256, busy_poll_us=0, stamps="auto")
@@ -81,3 +81,24 @@ def test_a_feed_and_its_recovery_come_over_a_cable(hosts: tuple[Host, Host]) -> 
     assert ticks["bid_px"].tolist() == [1, 2, 3, 4, 5]
     assert set(ticks["clock"].tolist()) == {Clock.KERNEL}
     assert receiver.word(memory.GAPS_RECOVERED) == 1
+
+
+def test_a_line_whose_interface_was_made_anew_is_joined_again(hosts: tuple[Host, Host]) -> None:
+    here, there = hosts
+    line = here.call(lambda: open_line("feed.group", f"{GROUP}:{PORT}", "feed.interface", "cable", WISHES))
+    assert line.membership is not None
+    assert not line.membership.renew(line.socket), "nothing has changed"
+    cut_cable(here)
+    assert not line.membership.renew(line.socket), "there is none now"
+    for _ in range(2):  # Whichever index the first one gets, the second one's is another.
+        lay_cable(here, there)
+        if line.membership.renew(line.socket):
+            break
+        cut_cable(here)
+    sender = there.call(make_sender)
+    line.socket.settimeout(PATIENCE_S)
+    for _ in range(2):
+        sender.send(packet(1))
+    assert line.socket.recv(2048) == packet(1)
+    for one in (line.socket, sender):
+        one.close()

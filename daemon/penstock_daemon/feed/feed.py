@@ -195,6 +195,9 @@ class Feed:
         if not self._lines:
             return  # Not started, or stopped already: that its thread is gone is no trouble.
         tell_card_clocks(self.memory.words, self._cards, self._card_offset)
+        for line in self._lines:
+            if line.membership is not None and line.membership.renew(line.socket):
+                _log.warning("feed_line_rejoined", feed=self.name, line=line.what, detail="its interface was made anew")
         self._teller.look()
 
     def check_switch(self, entry: ModelEntry) -> None:

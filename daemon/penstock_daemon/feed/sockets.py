@@ -24,6 +24,7 @@ from penstock_daemon.addresses import TcpAddress, parse_address
 from penstock_daemon.clocks.ptp import clock_of_interface
 from penstock_daemon.config_feed import FeedStamps, parse_group
 from penstock_daemon.derived import StartError
+from penstock_daemon.feed.membership import Membership
 from penstock_daemon.feed.stamps import SO_RXQ_OVFL, SO_TIMESTAMPING
 
 _SO_RCVBUFFORCE: Final = 33
@@ -56,6 +57,7 @@ class Line:
         hardware: whether the network card stamps packets.
         notes: sentences about what is missing, each with its mend.
         card: the clock of the network card that stamps, such as /dev/ptp0; "" where none does, or it is not known.
+        membership: of a line; None for the recovery server.
     """
 
     socket: socket.socket
@@ -64,6 +66,7 @@ class Line:
     hardware: bool
     notes: tuple[str, ...]
     card: str = ""
+    membership: Membership | None = None
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,9 @@ def open_line(key: str, group: str, interface_key: str, interface: str, wishes: 
         if wishes.busy_poll_us:
             _busy_poll(made, wishes.busy_poll_us, notes)
         made.bind((str(address), port))
-        membership = struct.pack("=4s4si", address.packed, local.packed, index)  # struct ip_mreqn
-        made.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+        name = socket.if_indextoname(index) if index else ""
+        membership = Membership(address.packed, local.packed, name, index)
+        membership.join(made)
     except OSError as error:
         made.close()
         mend = "name an interface that is up and has an IPv4 address" + (
@@ -112,8 +116,8 @@ def open_line(key: str, group: str, interface_key: str, interface: str, wishes: 
     except FeedError:
         made.close()
         raise
-    card = clock_of_interface(socket.if_indextoname(index)) if hardware else ""
-    return Line(made, what, buffer_bytes, hardware, tuple(f"{what}: {note}" for note in notes), card)
+    card = clock_of_interface(name) if hardware else ""
+    return Line(made, what, buffer_bytes, hardware, tuple(f"{what}: {note}" for note in notes), card, membership)
 
 
 def open_recovery(recovery: str, wishes: SocketWishes) -> Line:
