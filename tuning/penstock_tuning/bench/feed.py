@@ -24,7 +24,7 @@ from penstock_client.feed_file import PAYLOAD_ITCH, open_feed_file
 from penstock_host.affinity import online_cpus
 from penstock_tuning.bench.errors import BenchError
 from penstock_tuning.bench.feed_client import PLAYER_EXTRA_S
-from penstock_tuning.bench.figures import Figures, latency_figures, median_of
+from penstock_tuning.bench.figures import latency_figures
 from penstock_tuning.bench.machine import stolen_ms
 from penstock_tuning.bench.market import Market
 from penstock_tuning.bench.outcome import Outcome
@@ -34,6 +34,7 @@ from penstock_tuning.bench.processes import DaemonOptions, Served, daemon
 from penstock_tuning.bench.raw import Raw, raw_rows
 from penstock_tuning.bench.settings import Bench
 from penstock_tuning.bench.stall_probe import StallProbe
+from penstock_tuning.bench.stretch import StretchSettings, over_repeats
 
 GROUP: Final = "239.255.82.1"
 COUNTS: Final = ("messages", "predictions", "lost", "gaps", "packets", "unsound", "unstamped")
@@ -56,21 +57,14 @@ _GAPS: Final = "penstock_feed_gaps_total"
 
 
 @dataclass(frozen=True)
-class FeedSettings:
+class FeedSettings(StretchSettings):
     """What is played, how fast, how often; *date* is an ITCH file's day, and says that --ticks names one."""
 
-    speed: float = 1.0
-    seconds: float = 30.0
-    repeat: int = 3
     date: str = ""
 
     def __post_init__(self) -> None:
         """Check the user's values."""
-        for name, value in (("speed", self.speed), ("seconds", self.seconds)):
-            if not 0 < value < 1e6:
-                raise BenchError(f"--{name} must be above 0 and below 1,000,000: {name}={value}")
-        if not 1 <= self.repeat <= 1000:
-            raise BenchError(f"--repeat must be from 1 to 1,000: repeat={self.repeat}")
+        super().__post_init__()
         if self.date:
             try:
                 dt.date.fromisoformat(self.date)
@@ -90,22 +84,14 @@ def measure(settings: FeedSettings, bench: Bench) -> Outcome:
     place = bench.placement(SPLIT)
     group = f"{GROUP}:{_free_port()}"
     options = DaemonOptions(bench.daemon.model, (*_feed_sets(market, settings.date, group), *bench.daemon.sets))
-    repeats: list[dict[str, Any]] = []
-    raw: list[Raw] = []
     with daemon(bench.folder, options, place.daemon) as served:
-        for number in range(settings.repeat):
-            title = f"feed: repeat {number + 1} of {settings.repeat}"
-            with bench.progress.step(title, settings.seconds / settings.speed):
-                figures, rows = _one_repeat(number, settings, bench.folder, market, place, served, group)
-            repeats.append(figures)
-            raw.append(rows)
-    numbers: list[Figures] = [{k: v for k, v in one.items() if isinstance(v, int | float)} for one in repeats]
-    figures = dict(median_of(numbers, summed=COUNTS))
-    figures["stall_probe"] = repeats[0]["stall_probe"]
-    figures["repeats"] = repeats
-    conditions = bench.conditions(market, place)
-    conditions |= {"speed": settings.speed, "seconds": settings.seconds, "repeat": settings.repeat}
-    conditions |= {"payload": repeats[0]["payload"], "interface": "lo"}
+
+        def once(number: int) -> tuple[dict[str, Any], Raw]:
+            return _one_repeat(number, settings, bench.folder, market, place, served, group)
+
+        figures, raw = over_repeats("feed", settings, bench, once, counts=COUNTS)
+    conditions = bench.conditions(market, place) | settings.conditions
+    conditions |= {"payload": figures["repeats"][0]["payload"], "interface": "lo"}
     return Outcome("feed", figures, conditions, SHOWN, raw)
 
 

@@ -17,8 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from penstock_host.affinity import online_cpus
-from penstock_tuning.bench.errors import BenchError
-from penstock_tuning.bench.figures import Figures, latency_figures, median_of
+from penstock_tuning.bench.figures import latency_figures
 from penstock_tuning.bench.machine import stolen_ms
 from penstock_tuning.bench.market import Market
 from penstock_tuning.bench.outcome import Outcome
@@ -27,6 +26,7 @@ from penstock_tuning.bench.processes import Served, daemon, run_tool
 from penstock_tuning.bench.raw import Raw, raw_rows
 from penstock_tuning.bench.settings import Bench
 from penstock_tuning.bench.stall_probe import StallProbe
+from penstock_tuning.bench.stretch import StretchSettings, over_repeats
 
 COUNTS: Final = ("ticks", "predictions", "refused", "lost")
 SHOWN: Final = (
@@ -44,21 +44,10 @@ _TOOL_EXTRA_S: Final = 60.0
 
 
 @dataclass(frozen=True)
-class LoadSettings:
+class LoadSettings(StretchSettings):
     """What is replayed, how fast, how often, and whether through shared memory."""
 
-    speed: float = 1.0
-    seconds: float = 30.0
-    repeat: int = 3
     shared_memory: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the user's numbers."""
-        for name, value in (("speed", self.speed), ("seconds", self.seconds)):
-            if not 0 < value < 1e6:
-                raise BenchError(f"--{name} must be above 0 and below 1,000,000: {name}={value}")
-        if not 1 <= self.repeat <= 1000:
-            raise BenchError(f"--repeat must be from 1 to 1,000: repeat={self.repeat}")
 
 
 def measure(settings: LoadSettings, bench: Bench) -> Outcome:
@@ -69,21 +58,13 @@ def measure(settings: LoadSettings, bench: Bench) -> Outcome:
     """
     market = bench.market()
     place = bench.placement(SPLIT)
-    repeats: list[dict[str, Any]] = []
-    raw: list[Raw] = []
     with daemon(bench.folder, bench.daemon, place.daemon) as served:
-        for number in range(settings.repeat):
-            title = f"load: repeat {number + 1} of {settings.repeat}"
-            with bench.progress.step(title, settings.seconds / settings.speed):
-                figures, rows = one_repeat(number, settings, bench.folder, market, place, served)
-            repeats.append(figures)
-            raw.append(rows)
-    numbers: list[Figures] = [{k: v for k, v in one.items() if isinstance(v, int | float)} for one in repeats]
-    figures = dict(median_of(numbers, summed=COUNTS))
-    figures["stall_probe"] = repeats[0]["stall_probe"]
-    figures["repeats"] = repeats
-    conditions = bench.conditions(market, place)
-    conditions |= {"speed": settings.speed, "seconds": settings.seconds, "repeat": settings.repeat}
+
+        def once(number: int) -> tuple[dict[str, Any], Raw]:
+            return one_repeat(number, settings, bench.folder, market, place, served)
+
+        figures, raw = over_repeats("load", settings, bench, once, counts=COUNTS)
+    conditions = bench.conditions(market, place) | settings.conditions
     return Outcome("load", figures, conditions, SHOWN, raw)
 
 
