@@ -1,11 +1,12 @@
 """A thread for what a serving daemon looks at once a second and what may block: files of /proc, ioctls, adjtimex.
 
 It runs where the event loop's thread may run, never on the engine's CPU, and sleeps in between. A look that fails is
-logged and left out from then on; the others go on.
+logged and left out from then on; the others go on. One for which the process has no descriptor is made again the next time.
 """
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -16,6 +17,7 @@ from penstock_host import affinity
 
 PERIOD_S: Final = 1.0
 _STOP_S: Final = 5.0
+_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _NAME: Final = "penstock-watch"
 
 _log = structlog.get_logger("penstock.daemon")
@@ -48,7 +50,10 @@ class Housekeeper:
             for look in tuple(self._looks):
                 try:
                     look()
-                except Exception:  # noqa: BLE001 - Policy: watching must not end what it watches, nor what else is watched.
+                except Exception as error:  # noqa: BLE001 - Policy: watching must not end what it watches, nor what else is watched.
+                    if isinstance(error, OSError) and error.errno in _SHORTAGES:
+                        _log.warning("watch_waits", detail=f"{error.strerror}: the next look may have more")
+                        continue
                     self._looks.remove(look)
                     _log.exception("watch_failed", mend="report this; the daemon serves on without this watch")
             self.rounds += 1

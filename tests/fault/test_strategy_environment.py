@@ -58,13 +58,16 @@ from penstock_client import Instrument
 from penstock_client.blocking import connect
 
 ticks = np.fromfile(sys.argv[2], dtype=TICK_DTYPE)
-sequences = []
-with connect(sys.argv[1], instruments=[Instrument(1, "BTCUSDT")], client_name="strategy") as session:
-    session.send(ticks)
-    session.finish()
-    for batch in session.batches():
-        sequences += batch.predictions["sequence"].tolist()
-    welcome = session.welcome
+sequences, forecasts = [], []
+for shared_memory in (True, False):
+    with connect(sys.argv[1], instruments=[Instrument(1, "BTCUSDT")], shared_memory=shared_memory) as session:
+        session.send(ticks)
+        session.finish()
+        answers = np.concatenate([batch.predictions for batch in session.batches()])
+        welcome = session.welcome
+    sequences.append(answers["sequence"].tolist())
+    forecasts.append(answers["forecasts"].tobytes())
+assert forecasts[0] == forecasts[1]
 loaded = {name.partition(".")[0] for name in sys.modules}
 print(json.dumps({"sequences": sequences, "model": welcome.model.name, "loaded": sorted(loaded)}))
 """
@@ -177,7 +180,7 @@ def test_strategy_connects_and_gets_a_prediction_for_each_tick(
     strategy: Path, daemon: RunningDaemon, ticks_path: Path, tmp_path: Path
 ) -> None:
     said = answer(run(strategy, "python", "-I", "-c", PREDICT, daemon.address, ticks_path, cwd=tmp_path))
-    assert said["sequences"] == list(range(TICKS))
+    assert said["sequences"] == [list(range(TICKS))] * 2, "through shared memory, and over gRPC"
     assert said["model"] == "random-1"
     assert not {"penstock_daemon", "penstock_kernels", "penstock_tuning", "penstock_host", *ABSENT} & set(
         said["loaded"]

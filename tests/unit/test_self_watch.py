@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import resource
@@ -350,3 +351,18 @@ def test_housekeeper_goes_on_without_a_look_that_fails():
     assert looked.count("looked") == rounds
     assert "penstock-watch" in names
     assert [entry["event"] for entry in logs] == ["watch_failed"]
+
+
+def test_housekeeper_looks_again_once_there_are_descriptors():
+    looked = []
+
+    def look() -> None:
+        looked.append("looked")
+        if len(looked) < 3:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    with capture_logs() as logs:
+        keeper = Housekeeper((look,), period_s=0.001)
+        wait_for(lambda: len(looked) >= 5)
+        keeper.close()
+    assert [entry["event"] for entry in logs] == ["watch_waits"] * 2
