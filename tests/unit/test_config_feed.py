@@ -47,6 +47,10 @@ def test_a_group_and_instruments_are_enough():
             "feed.group_b: must be another group than feed.group on the same interface",
         ),
         ([GROUP, "feed.instruments=LONGSTOCK"], "feed.instruments: 'LONGSTOCK' must be 1 to 8 printable ASCII"),
+        (
+            [GROUP, "feed.instruments=AAPL:100"],
+            "feed.instruments: 'AAPL:100' must have no size scale: shares are whole",
+        ),
         ([GROUP, "feed.payload=dbn", "feed.instruments=A=1,B"], "feed.instruments: 'B' must have the id"),
     ],
 )

@@ -59,7 +59,7 @@ def read_symbols(
                 fault = "must have a whole number from 0 to 4294967295 after the ="
             else:
                 instrument_id = int(number)
-        if not fault and colon:
+        if not fault and (colon or (payload == ITCH and ":" in name)):  # No stock of Nasdaq's has a colon in its name.
             if payload == ITCH:
                 fault = "must have no size scale: shares are whole"
             elif not _is_number(scale, _SCALE_END) or int(scale) == 0:
