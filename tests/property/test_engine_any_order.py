@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES, TURNS = 50, 150
+EXAMPLES, TURNS = 40, 100
 
 
 @pytest.mark.parametrize("kind", ["cpu", "device"])

@@ -55,6 +55,7 @@ _STEP = st.one_of(
     st.tuples(st.just("send"), _NUMBERS, st.integers(1, 3), st.just("plain")),
     st.tuples(st.just("read"), _NUMBERS, st.integers(1, 64)),
     st.tuples(st.just("finish"), _NUMBERS),
+    st.tuples(st.just("fill"), _NUMBERS),
     st.tuples(st.just("hold"), _NUMBERS),
     st.tuples(st.just("bind"), _NUMBERS, st.booleans()),
     st.tuples(st.just("resume"), _NUMBERS, st.integers(0, 64)),
@@ -221,6 +222,14 @@ class World:
             stream.number, frozen(ticks), first, False, stream.ids, states, first_ns, assist=True
         )
         assert refused == kinds.count("unknown")
+
+    def fill(self, stream: Stream) -> None:
+        """Send until nobody takes any more, and the engine sleeps over it."""
+        sent = -1
+        while sent < len(stream.kinds):
+            sent = len(stream.kinds)
+            self.send(stream, SIZES.slots, "plain")
+            self.until(lambda: self.engine.buffers.words[memory.SLEEPING] == 1)
 
     def read(self, stream: Stream, count: int) -> None:
         """Read what is there, at most *count*."""
