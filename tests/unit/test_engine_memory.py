@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,3 +120,18 @@ def test_largest_model_fits_its_slot() -> None:
             engine.load_model(0, pack(random_model(1, units=16 * SIZES.units_max)), serial=1)
     finally:
         engine.close()
+
+
+@pytest.mark.parametrize("module", ["engine_wake", "engine_segments"])
+def test_whichever_module_comes_first_what_is_compiled_is_kept_by_all_sources(module: str, tmp_path: Path) -> None:
+    program = (
+        f"import numba, penstock_daemon.{module}, penstock_daemon.engine_wake as wake, penstock_daemon.engine_loop as loop;"
+        "print(wake.wake_loop.stats.cache_path); print(loop.run.stats.cache_path)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    environment |= {"PENSTOCK_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    found = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    for folder in found.stdout.split():
+        assert Path(folder).is_relative_to(tmp_path), "Numba's own cache looks at one file, and not at what it inlined"
