@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from penstock_client.shared_memory.attach import attach
 from penstock_client.shared_memory.books import NO_ROOM, RingBooks
 from penstock_client.shared_memory.rings import Rings
 from penstock_client.shared_memory.segment import Segment
+from penstock_client.shared_memory.session import RingMailbox
 from penstock_client.shared_memory.words import fences
 from support.client_runs import ticks_of
 from support.ring_stand_in import RingStandIn, echo
@@ -165,6 +167,21 @@ def test_misuse_of_the_rings_is_an_assertion(silent: Silent):
         rings.release(1)
     with pytest.raises(AssertionError, match="at least one"):
         rings.claim(0)
+
+
+async def test_a_reader_for_whom_there_is_always_an_answer_lets_other_tasks_run(silent: Silent):
+    books, _ = books_on(silent)
+    mailbox = RingMailbox(books, 0.0)
+    others = asyncio.Event()
+    asyncio.get_running_loop().call_soon(asyncio.get_running_loop().call_soon, others.set)
+    for number in range(20_000):
+        tick = ticks_of(1, first=number)
+        books.accept_one(tick.tobytes())
+        silent.answer(number, tick)
+        await mailbox.get()
+        if others.is_set():
+            return
+    raise AssertionError("nobody else had a turn")
 
 
 def test_the_rings_of_a_session_that_is_over_take_nothing_and_their_views_stay(silent: Silent):
