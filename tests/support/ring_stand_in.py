@@ -104,6 +104,7 @@ class RingStandIn:
         self._listener.bind(str(path))
         self._listener.listen(1)
         self.socket: socket.socket | None = None
+        self._killing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="ring stand-in")
 
     def put(self, at: int, value: int, size: int = 8) -> None:
@@ -122,19 +123,20 @@ class RingStandIn:
             raise self.errors[0]
 
     def kill(self) -> None:
-        """Hang up without a word, as a daemon that is killed."""
-        if self._event < 0:
-            return
-        self._stop.set()
-        os.eventfd_write(self._event, 1)
-        self._listener.close()
-        self._thread.join()
-        if self.socket is not None:
-            self.socket.close()
-        for descriptor in (self._memory, self._event):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._memory = self._event = -1
+        """Hang up without a word, as a daemon that is killed; the second of two threads that do it waits for the first."""
+        with self._killing:
+            if self._event < 0:
+                return
+            self._stop.set()
+            os.eventfd_write(self._event, 1)
+            self._listener.close()
+            self._thread.join()
+            if self.socket is not None:
+                self.socket.close()
+            for descriptor in (self._memory, self._event):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            self._memory = self._event = -1
 
     def _run(self) -> None:
         try:

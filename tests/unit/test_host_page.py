@@ -26,7 +26,7 @@ def test_daemon_and_profile_of_the_colocated_host_are_accepted(page: str, tmp_pa
     (tmp_path / "tune.toml").write_text(profile)
     config = load_config(tmp_path / "penstockd.toml", {}, (), cpus=range(8))
     chosen = load_profile(tmp_path / "tune.toml", {}, ITEM_IDS)
-    assert chosen.hot_cores == {*config.engine.cores, *config.server.cores} == {2, 3}
+    assert chosen.hot_cores == {*config.engine.cores, *config.server.cores, *config.feed.cores} == {2, 3, 4}
 
 
 def test_every_command_of_the_page_is_one_that_exists(page: str) -> None:
