@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from penstock.v1.records import TICK_BYTES, TICK_DTYPE
 from penstock_client.errors import DaemonProtocolError
+from penstock_client.rebuild_ticks import RebuildTicks, check_cold, check_limits, check_resumed, without_refused
 from penstock_client.tick_history import TickHistory
 
 IN_FLIGHT_CAP: Final = 1 << 20  # A larger grant is not used up: the ring's memory stays bounded (80 MiB).
-HISTORY_BYTES_CAP: Final = 1 << 34
 ARCHIVE_TICKS: Final = 1024
 
 
@@ -69,15 +69,12 @@ class Ledger:
         self._keep_history = keep_history
         self._archive_ticks = archive_ticks
         self._history = TickHistory(instrument_ids, 0)
-        self._refused: list[
-            int
-        ] = []  # Answered with an error and not yet archived: in no state, so not for rebuilding.
+        self._refused: list[int] = []  # Answered with an error and not yet archived: in no state.
         self._in_flight_max = 0
         self._ring = memoryview(bytearray())
         self._slots = self._ring_bytes = 0
         self._archived = self._answered = self._sent = self._accepted = 0
-        self._rebuild = b""
-        self._rebuild_given = self._rebuild_taken = self._rebuild_ticks = 0
+        self._rebuild = RebuildTicks()
 
     # --- What stands in the books -----------------------------------------------------------------------------------
 
@@ -109,7 +106,7 @@ class Ledger:
     @property
     def has_more(self) -> bool:
         """Whether anything waits to be sent, be there room for it in flight or not."""
-        return self._sent < self._accepted or self._rebuild_given < self._rebuild_ticks
+        return self._sent < self._accepted or self._rebuild.left > 0
 
     @property
     def rebuilt(self) -> bool:
@@ -117,7 +114,7 @@ class Ledger:
 
         Where they are not, the token of this stream is not worth offering: the states behind it are half built.
         """
-        return self._rebuild_taken == self._rebuild_ticks
+        return self._rebuild.whole
 
     # --- The caller's side ------------------------------------------------------------------------------------------
 
@@ -149,11 +146,7 @@ class Ledger:
         Raises:
             DaemonProtocolError: it claims ticks that were never sent, or lacks ticks that it has answered.
         """
-        if not self._answered <= next_sequence <= self._accepted:
-            raise DaemonProtocolError(
-                f"Welcome.next_sequence of a resumed session must be in {self._answered} to {self._accepted} "
-                f"(first unanswered to next): was {next_sequence}"
-            )
+        check_resumed(next_sequence, self._answered, self._accepted)
         self._set_limits(in_flight_max, rebuild_ticks)
         assert self.rebuilt, "resumed a session whose states are half built"
         self._sent = next_sequence
@@ -164,30 +157,19 @@ class Ledger:
         Raises:
             DaemonProtocolError: it does not start at the sequence that Hello named.
         """
-        if next_sequence != self._answered:
-            raise DaemonProtocolError(
-                f"Welcome.next_sequence of a cold session must be Hello.first_sequence={self._answered}: "
-                f"was {next_sequence}"
-            )
+        check_cold(next_sequence, self._answered)
         self._set_limits(in_flight_max, rebuild_ticks)
         self._sent = self._answered
-        self._rebuild = self._history.all_records()
-        self._rebuild_given = self._rebuild_taken = 0
-        self._rebuild_ticks = len(self._rebuild) // TICK_BYTES
+        self._rebuild.begin(self._history.all_records())
 
     def take(self, ticks_max: int) -> Outgoing | None:
         """Return what to send next, at most *ticks_max* ticks, counted as sent; None while there is nothing."""
-        waiting = self._sent - self._answered + self._rebuild_given - self._rebuild_taken
+        waiting = self._sent - self._answered + self._rebuild.waiting
         room = min(self._in_flight_max - waiting, ticks_max)
         if room <= 0:
             return None
-        if self._rebuild_given < self._rebuild_ticks:
-            first = self._rebuild_given
-            self._rebuild_given = min(first + room, self._rebuild_ticks)
-            records = self._rebuild[first * TICK_BYTES : self._rebuild_given * TICK_BYTES]
-            if self._rebuild_given == self._rebuild_ticks:
-                self._rebuild = b""
-            return Outgoing(Purpose.REBUILD, 0, records)
+        if self._rebuild.left:
+            return Outgoing(Purpose.REBUILD, 0, self._rebuild.give(room))
         ticks = min(self._accepted - self._sent, room)
         if ticks == 0:
             return None
@@ -228,7 +210,7 @@ class Ledger:
                 f"sent up to {self._sent - 1}"
             )
         self._answered += count
-        self._rebuild_taken = self._rebuild_ticks  # Ticks are taken in order: an answer says that the rebuild is over.
+        self._rebuild.answered()
         if refused and self._keep_history:
             self._refused += refused
         if self._answered - self._archived >= self._archive_ticks:
@@ -240,11 +222,7 @@ class Ledger:
         Raises:
             DaemonProtocolError: more than were sent.
         """
-        if ticks > self._rebuild_given:
-            raise DaemonProtocolError(
-                f"RebuildProgress.ticks must be at most the {self._rebuild_given} that were sent: was {ticks}"
-            )
-        self._rebuild_taken = max(self._rebuild_taken, ticks)
+        self._rebuild.progress(ticks)
 
     # --- Inside -----------------------------------------------------------------------------------------------------
 
@@ -254,13 +232,7 @@ class Ledger:
 
     def _set_limits(self, in_flight_max: int, rebuild_ticks: int) -> None:
         """Take over a Welcome's limits; what is held moves to a larger ring where one is needed."""
-        if in_flight_max < 1:
-            raise DaemonProtocolError(f"Welcome.in_flight_max must be at least 1: was {in_flight_max}")
-        if rebuild_ticks * len(self._instrument_ids) * TICK_BYTES > HISTORY_BYTES_CAP:
-            raise DaemonProtocolError(
-                f"Welcome.rebuild_ticks must be such that the history of {len(self._instrument_ids)} instruments "
-                f"takes at most {HISTORY_BYTES_CAP} bytes: was {rebuild_ticks}"
-            )
+        check_limits(in_flight_max, rebuild_ticks, len(self._instrument_ids))
         self._archive()
         if self._keep_history and rebuild_ticks != self._history.ticks:
             self._history = self._history.resized(rebuild_ticks)
@@ -277,11 +249,8 @@ class Ledger:
         ticks = self._answered - self._archived
         if self._keep_history and ticks:
             records = np.frombuffer(self._read(self._archived, ticks), dtype=TICK_DTYPE)
-            if self._refused:
-                keep = np.ones(ticks, dtype=bool)
-                keep[np.asarray(self._refused) - self._archived] = False
-                records = records[keep]
-                self._refused.clear()
+            records = without_refused(records, self._archived, self._refused)
+            self._refused.clear()
             self._history.add(records)
         self._archived = self._answered
 

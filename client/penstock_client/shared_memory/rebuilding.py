@@ -10,17 +10,18 @@ Over shared memory a stream carries no tick to predict. Rebuild ticks go over it
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.v1.records import TICK_BYTES
-from penstock_client.bookkeeping import HISTORY_BYTES_CAP, Outgoing, Purpose
+from penstock_client.bookkeeping import Outgoing, Purpose
 from penstock_client.errors import DaemonProtocolError
+from penstock_client.rebuild_ticks import RebuildTicks, check_cold, check_limits, check_resumed, without_refused
 from penstock_client.tick_history import TickHistory
 
 
-class Rebuilding:
+class Rebuilding(ABC):
     """Limits, history and rebuild ticks; RingBooks adds the rings.
 
     Args:
@@ -41,8 +42,7 @@ class Rebuilding:
         self._history = TickHistory(instrument_ids, 0)
         self._refused: list[int] = []  # Answered with an error and not yet archived: in no state.
         self._in_flight_max = 0
-        self._rebuild = b""
-        self._rebuild_given = self._rebuild_taken = self._rebuild_ticks = 0
+        self._rebuild = RebuildTicks()
 
     @property
     def next_sequence(self) -> int:
@@ -72,12 +72,12 @@ class Rebuilding:
     @property
     def has_more(self) -> bool:
         """Whether rebuild ticks wait to be sent over the stream."""
-        return self._rebuild_given < self._rebuild_ticks
+        return self._rebuild.left > 0
 
     @property
     def rebuilt(self) -> bool:
         """Whether the daemon's states are whole; where they are not, its token is not worth offering."""
-        return self._rebuild_taken == self._rebuild_ticks
+        return self._rebuild.whole
 
     def open_first(self, next_sequence: int, in_flight_max: int, rebuild_ticks: int) -> None:
         """Open the books with the Welcome of a session's first stream."""
@@ -92,11 +92,7 @@ class Rebuilding:
             DaemonProtocolError: it claims ticks that were never sent, or lacks ticks that it has answered.
         """
         with self._lock:
-            if not self._answered <= next_sequence <= self._accepted:
-                raise DaemonProtocolError(
-                    f"Welcome.next_sequence of a resumed session must be in {self._answered} to {self._accepted} "
-                    f"(first unanswered to next): was {next_sequence}"
-                )
+            check_resumed(next_sequence, self._answered, self._accepted)
             self._set_limits(in_flight_max, rebuild_ticks)
             self._daemon_has = next_sequence
 
@@ -107,30 +103,18 @@ class Rebuilding:
             DaemonProtocolError: it does not start at the sequence that Hello named.
         """
         with self._lock:
-            if next_sequence != self._answered:
-                raise DaemonProtocolError(
-                    f"Welcome.next_sequence of a cold session must be Hello.first_sequence={self._answered}: "
-                    f"was {next_sequence}"
-                )
+            check_cold(next_sequence, self._answered)
             self._set_limits(in_flight_max, rebuild_ticks)
             self._daemon_has = next_sequence
-            self._rebuild = self._history.all_records()
-            self._rebuild_given = self._rebuild_taken = 0
-            self._rebuild_ticks = len(self._rebuild) // TICK_BYTES
+            self._rebuild.begin(self._history.all_records())
 
     def take(self, ticks_max: int) -> Outgoing | None:
         """Return rebuild ticks to send over the stream; None while there are none."""
         with self._lock:
-            first = self._rebuild_given
-            waiting = first - self._rebuild_taken
-            ticks = min(self._in_flight_max - waiting, ticks_max, self._rebuild_ticks - first)
-            if ticks <= 0:
+            room = min(self._in_flight_max - self._rebuild.waiting, ticks_max)
+            if room <= 0 or not self._rebuild.left:
                 return None
-            self._rebuild_given = first + ticks
-            records = self._rebuild[first * TICK_BYTES : self._rebuild_given * TICK_BYTES]
-            if self._rebuild_given == self._rebuild_ticks:
-                self._rebuild = b""
-            return Outgoing(Purpose.REBUILD, 0, records)
+            return Outgoing(Purpose.REBUILD, 0, self._rebuild.give(room))
 
     def rebuild_progress(self, ticks: int) -> None:
         """Note that the daemon has taken in *ticks* rebuild ticks in all; fewer than before is late news.
@@ -139,11 +123,7 @@ class Rebuilding:
             DaemonProtocolError: more than were sent.
         """
         with self._lock:
-            if ticks > self._rebuild_given:
-                raise DaemonProtocolError(
-                    f"RebuildProgress.ticks must be at most the {self._rebuild_given} that were sent: was {ticks}"
-                )
-            self._rebuild_taken = max(self._rebuild_taken, ticks)
+            self._rebuild.progress(ticks)
 
     def answer(self, predicted: NDArray[np.uint64], refused: list[int]) -> None:
         """Refuse answers over the stream.
@@ -158,29 +138,19 @@ class Rebuilding:
 
     # --- Inside, under the lock -------------------------------------------------------------------------------------
 
+    @abstractmethod
     def _archive(self) -> None:
-        raise NotImplementedError
+        """Move answered ticks to the history of their instruments."""
 
     def _set_limits(self, in_flight_max: int, rebuild_ticks: int) -> None:
         """Take over a Welcome's limits."""
-        if in_flight_max < 1:
-            raise DaemonProtocolError(f"Welcome.in_flight_max must be at least 1: was {in_flight_max}")
-        if rebuild_ticks * self._instruments * TICK_BYTES > HISTORY_BYTES_CAP:
-            raise DaemonProtocolError(
-                f"Welcome.rebuild_ticks must be such that the history of {self._instruments} instruments takes at most "
-                f"{HISTORY_BYTES_CAP} bytes: was {rebuild_ticks}"
-            )
+        check_limits(in_flight_max, rebuild_ticks, self._instruments)
         self._archive()
         if self._keep_history and rebuild_ticks != self._history.ticks:
             self._history = self._history.resized(rebuild_ticks)
         self._in_flight_max = in_flight_max
-        self._rebuild = b""
-        self._rebuild_given = self._rebuild_taken = self._rebuild_ticks = 0
+        self._rebuild = RebuildTicks()
 
     def _remember(self, records: NDArray[np.void], first_sequence: int) -> None:
         """Add answered *records*, the first of *first_sequence*, to the history, but for those that were refused."""
-        if self._refused:
-            keep = np.ones(len(records), dtype=bool)
-            keep[np.asarray(self._refused) - first_sequence] = False
-            records = records[keep]
-        self._history.add(records)
+        self._history.add(without_refused(records, first_sequence, self._refused))
