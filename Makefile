@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format bench gpu-check protos clean FORCE
+.PHONY: help run test fuzz lint format bench gpu-check protos clean FORCE
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,6 +13,7 @@ PROTOC_PIP := .tools/protoc/bin/python -m pip --disable-pip-version-check
 PYTEST_ARGS ?=
 # Two share what is compiled once; more of them compile it again side by side. 0 for one that can be debugged.
 TEST_PROCESSES ?= 2
+FUZZ_ROUNDS ?= 10
 BENCH_ARGS ?= all
 
 help:  ## List the targets.
@@ -24,6 +25,12 @@ run: $(VENV)/installed-run  ## Show the main job: simulate a market (or take TIC
 
 test: lint  ## Lint, then run every test (PYTEST_ARGS="-k rings" limits them).
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+
+fuzz: $(VENV)/installed-dev  ## Run the property tests on newly drawn cases, until one fails (FUZZ_ROUNDS=100).
+	@round=0; while [ $$round -lt $(FUZZ_ROUNDS) ]; do \
+	  round=$$((round + 1)); echo "Round $$round of $(FUZZ_ROUNDS)"; \
+	  $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -q --hypothesis-profile=explore -m hypothesis $(PYTEST_ARGS) || exit 1; \
+	done
 
 lint: $(VENV)/installed-dev  ## Check style, format, types and the arrows between the rooms.
 	@failed=''; \

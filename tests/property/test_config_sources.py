@@ -124,11 +124,18 @@ def test_rendered_configuration_reads_back_as_the_same(values):
         sets.append("engine.device_transfer=staged")
     if values.get("online.enabled"):
         sets.append(f"online.states={max(1, values.get('online.states', 1))}")
+    sets += _time_for_neighbours(values)
     config = load_config(None, {}, sets, cpus=CPUS)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="") as file:
         file.write(render_toml(config))
         file.flush()
         assert load_config(Path(file.name), {}, [], cpus=CPUS) == config
+
+
+def _time_for_neighbours(values: dict[str, object]) -> list[str]:
+    """Return what keeps threads on the feed's only core from spinning where the engine runs there too."""
+    core = values.get("feed.cores", ())
+    return ["feed.idle=block", "engine.idle=block"] if len(core) == 1 and core == values.get("engine.cores") else []
 
 
 def _survives_text(value: object) -> bool:

@@ -1,6 +1,6 @@
 """An engine that sleeps until it is rung: the time-outs that would hide a wake-up which was lost are taken from it.
 
-python -m support.endless_sleep KIND EXAMPLES TURNS     KIND: where the engine predicts, "cpu" or "device"
+python -m support.endless_sleep KIND EXAMPLES TURNS SEED     KIND: where the engine predicts, "cpu" or "device"
 
 It says what went wrong, and ends with 1. A wake-up that was lost is an answer that never comes.
 
@@ -18,7 +18,7 @@ import time
 
 import llvmlite.binding
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from numba import cfunc
 
 from penstock_daemon import engine_memory as memory
@@ -139,12 +139,13 @@ def check(answers: np.ndarray) -> None:
 
 def main() -> int:
     kind, *numbers = sys.argv[1:]
-    examples, turns = map(int, numbers)
+    examples, turns, drawn_from = map(int, numbers)
     install()
     with any_order_engine(device=kind == "device") as engine:
         assert sleeps_for_ever(engine), "the engine wakes without being rung: epoll_wait is the real one"
 
         # Nothing is made smaller: the engine of a failure is no good for another try.
+        @seed(drawn_from)
         @settings(
             max_examples=examples,
             deadline=None,

@@ -147,7 +147,7 @@ def test_help_is_the_default_and_lists_every_target(repository_root: Path) -> No
     said = run_make(repository_root)
     assert said == run_make(repository_root, "help")
     listed = {line.split()[1] for line in said.splitlines() if line.startswith("  make ")}
-    assert listed == {"help", "run", "test", "lint", "format", "bench", "gpu-check", "protos", "clean"}
+    assert listed == {"help", "run", "test", "fuzz", "lint", "format", "bench", "gpu-check", "protos", "clean"}
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
