@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,6 +81,29 @@ def test_error_is_json_for_programs_as_well(tmp_path: Path, capsys: pytest.Captu
     assert "CPU 0" in document["error"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["check", "--severity", "bad"], "--severity: invalid choice: 'bad'"),
+        (["apply", "--froce"], "unrecognized arguments: --froce"),
+        (["measure", "jitter", "--seconds", "x"], "--seconds: invalid float value: 'x'"),
+        (["measure", "compare", "--svg"], "--svg: expected one argument"),
+        (["verify"], "invalid choice: 'verify'"),
+    ],
+)
+def test_words_that_make_no_sense_are_json_for_programs_as_well(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    status, document = run_json(capsys, *arguments)
+    assert (status, document["exit_status"], document["verb"]) == (2, 2, arguments[0])
+    assert words in document["error"]
+    assert main(arguments) == 2
+    out, complaint = capsys.readouterr()
+    assert out == ""
+    assert complaint.startswith("usage: penstock-tune")
+    assert words in complaint
+
+
 def test_reader_that_goes_away_is_no_traceback(tmp_path: Path, repository_root: Path) -> None:
     bare_metal(tmp_path)
     with subprocess.Popen(
@@ -148,3 +173,21 @@ def test_copied_folder_runs_with_the_standard_library_alone(tmp_path: Path, repo
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_python_that_is_too_old_is_told_so_in_one_sentence(repository_root: Path) -> None:
+    """An older one is simulated: it must be able to read the file, and go no further."""
+    file = repository_root / "tuning/penstock_host/__main__.py"
+    tree = ast.parse(file.read_text(), feature_version=(3, 6))
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+    program = "import sys, runpy; sys.version_info = (3, 9, 18); sys.path.insert(0, sys.argv.pop(1)); "
+    program += "runpy.run_module('penstock_host', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program, str(file.parents[1])],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(r"penstock-tune: want Python 3\.11 or newer, was 3\.9; .*\n", done.stderr)

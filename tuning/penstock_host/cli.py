@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from penstock_host import completion, verbs
 from penstock_host.checklist.catalogue import ITEM_IDS
@@ -45,6 +45,26 @@ examples:
 
 exit status: 0 all as wanted, 1 not, 2 an error, 3 refused as unsafe
 """
+
+
+class UsageError(HostError):
+    """The words of a command make no sense.
+
+    Attributes:
+        usage: of the verb, as people read it.
+    """
+
+    def __init__(self, sentence: str, usage: str) -> None:
+        super().__init__(sentence)
+        self.usage = usage
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises its faults, so that programs hear of them in JSON as of any other."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError, where argparse prints and ends."""
+        raise UsageError(message, self.format_usage())
 
 
 def common_options() -> argparse.ArgumentParser:
@@ -80,7 +100,7 @@ def host_of(options: argparse.Namespace) -> Host:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="penstock-tune",
         description="Tune a colocated host for penstockd: look, plan, apply, take back, measure.",
         epilog=EXAMPLES,
@@ -132,7 +152,15 @@ REGISTERS: Final[tuple[Register, ...]] = (_register, measure_cli.register, repor
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run penstock-tune; return its exit status."""
     parser = build_parser()
-    options = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        options = parser.parse_args(words)
+    except UsageError as fault:
+        complain(f"{fault.usage}penstock-tune: {fault}")
+        if any(len(word) > 2 and "--json".startswith(word) for word in words):  # argparse takes it cut short as well.
+            verb = next((word for word in words if not word.startswith("-")), None)
+            say_json({"verb": verb, "error": str(fault), "exit_status": ERROR})
+        return ERROR
     if options.explain_alone:
         options = parser.parse_args(["explain", options.explain_alone])
     if options.verb is None:
