@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from penstock_host.measure.histogram import counted, merged
 from penstock_host.measure.jitter import cpu_name
@@ -56,3 +57,26 @@ def jitter(
         host={"node": "colo-1", "cpu_model": "A CPU", "virtualised": "no", "kernel": "6.8", **(host or {})},
         series=tuple(series_of(cpu_name(cpu), [gaps_of(draws, scale) for _ in range(slices)]) for cpu in cpus),
     )
+
+
+def restless(seed: int, *, slices: int, spell: int) -> Measurement:
+    """Return a measurement of a busy guest: stalls come in spells of some *spell* slices, ten times as many as between."""
+    draws = random.Random(seed)
+    busy = draws.random() < 0.5
+    gaps = []
+    for _ in range(slices):
+        busy ^= draws.random() < 1 / spell
+        rare = draws.randint(8, 14) if busy else draws.randint(0, 2)
+        gaps.append([60_000, *(int(20_000 * min(draws.paretovariate(1.3), 2_000)) for _ in range(rare))])
+    return replace(jitter("restless", slices=1), series=(series_of(cpu_name(2), gaps),))
+
+
+def halves(whole: Measurement) -> tuple[Measurement, Measurement]:
+    """Return the first and the second half of a measurement of one CPU, each as one by itself."""
+    (series,) = whole.series
+    middle = len(series.slices) // 2
+    first, second = (
+        replace(whole, label=label, series=(replace(series, slices=pieces),))
+        for label, pieces in (("first", series.slices[:middle]), ("second", series.slices[middle:]))
+    )
+    return first, second

@@ -26,6 +26,7 @@ from penstock_host.measure.runs import runs_of
 
 BUSY_LOAD: Final = 0.3  # Per CPU, before measuring: others are at work.
 RELEVANT_SHARE: Final = 0.05  # A change below a twentieth matters to nobody.
+ERRING_SHARE: Final = 0.05  # Of comparisons of a host with itself that may find a difference.
 _RESAMPLES_PER_SERIES: Final = 200
 ALL: Final = "all"
 
@@ -250,7 +251,9 @@ def _rows(pair: tuple[str, Series, Series], figures: Sequence[Figure], *, judge:
         return [Row(name, _MAX_FIGURE, before.max_ns / 1000, after.max_ns / 1000, None, Verdict.UNKNOWN)]
     functions = [figure.of for figure in figures]
     runs_before, runs_after = runs_of(before), runs_of(after)
-    found = differences(runs_before, runs_after, functions, resamples=resamples)
+    # All figures together are to err once in twenty, not each of them.
+    confidence = 1.0 - ERRING_SHARE / len(figures)
+    found = differences(runs_before, runs_after, functions, resamples=resamples, confidence=confidence)
     intervals: list[Interval] | list[None] = found if found is not None else [None] * len(figures)
     rows = []
     for figure, interval in zip(figures, intervals, strict=True):

@@ -147,7 +147,9 @@ def draw_comparison(comparison: Comparison) -> Drawing:
 def draw_changes(rows: Sequence[Row]) -> Drawing:
     """Return a line per figure: its change in percent with its interval, better to the left of the middle."""
     line_height, top = 34, 24
-    drawing = Drawing(WIDTH, top + line_height * len(rows) + 22, "What changed, with intervals of 95 %")
+    drawing = Drawing(
+        WIDTH, top + line_height * len(rows) + 22, "What changed, with intervals of 95 % for all figures together"
+    )
     reach = reach_of(rows)
     first, last = 300.0, 660.0
     middle = (first + last) / 2

@@ -128,7 +128,7 @@ def slices_line(measurement: Measurement) -> str:
         return "no slices, so no intervals"
     length = measurement.settings.get("slice_ms")
     words = f"{length:g} ms" if isinstance(length, int | float) else "an unknown length"
-    return f"{number} slices of {words}; intervals of 95 % by a block bootstrap over them"
+    return f"{number} slices of {words}; intervals of 95 %, all figures together, by a block bootstrap over them"
 
 
 def _rows(rows: Sequence[Row]) -> list[str]:
