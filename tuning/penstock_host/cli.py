@@ -24,10 +24,6 @@ from penstock_host.output import complain, say, say_json
 from penstock_host.profile import SEVERITIES, load_profile
 from penstock_host.report import cli as report_cli
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 (argparse has no public name)
-    Register = Callable[[Subparsers], None]
-
 OK: Final = 0
 DRIFT: Final = 1
 ERROR: Final = 2
@@ -67,9 +63,14 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, self.format_usage())
 
 
-def common_options() -> argparse.ArgumentParser:
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[Parser]  # noqa: SLF001 (argparse has no public name)
+    Register = Callable[[Subparsers], None]
+
+
+def common_options() -> Parser:
     """Return the flags that every verb has, as a parent for a verb's parser."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--profile", type=Path, metavar="FILE", help="TOML with the choices below, and thresholds")
     common.add_argument(
         "--root", type=Path, default=Path("/"), metavar="DIR", help="a tree of files instead of this host"
