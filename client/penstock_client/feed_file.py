@@ -103,10 +103,25 @@ def open_feed_file(path: str | os.PathLike[str], date: dt.date | None) -> FeedFi
         raise LocalUsageError(
             f"--date must say of which day {path} is: ITCH has times of day alone; add --date YYYY-MM-DD"
         )
-    starts = _itch_starts(path, data)
     midnight_ns = (date - dt.date(1970, 1, 1)).days * NANOSECONDS_A_DAY
     if not 0 <= midnight_ns < 2**63 - NANOSECONDS_A_DAY:
         raise LocalUsageError(f"--date must be in 1970 to 2261: date={date}")
+    return _of_itch(path, data, midnight_ns)
+
+
+def open_itch_file(path: str | os.PathLike[str]) -> FeedFile | None:
+    """Read a whole ITCH 5.0 file, its times as they stand: since midnight. None where the file starts like anything else.
+
+    Raises:
+        TickFileError: the file can't be read or is not sound.
+    """
+    path = Path(path)
+    data = _itch_bytes(path)
+    return None if data is None else _of_itch(path, data, 0)
+
+
+def _of_itch(path: Path, data: bytearray, midnight_ns: int) -> FeedFile:
+    starts = _itch_starts(path, data)
     times_ns = _itch_times(path, data, starts) + np.uint64(midnight_ns)
     return FeedFile(path, PAYLOAD_ITCH, memoryview(data), starts, times_ns)
 

@@ -1,4 +1,4 @@
-"""``penstock inspect`` and ``penstock convert``: look into tick files, and change their format."""
+"""``penstock inspect`` and ``penstock convert``: look into tick files and ITCH files, and change a tick file's format."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def add_file_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
     """Add both commands to the parser of ``penstock``."""
     inspect = commands.add_parser(
         "inspect",
-        help="say what a tick file holds",
-        description="Reads whole tick files and says what they hold: instruments, times, bursts, and what is odd.",
+        help="say what a tick file or an ITCH file holds",
+        description="Reads whole files and says what they hold: instruments, times, bursts, and what is odd.",
         epilog="examples:\n  penstock inspect day.mbp-1.dbn.zst\n  penstock inspect quotes.csv --columns databento --json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     inspect.set_defaults(run=run_inspect)
-    inspect.add_argument("files", nargs="+", metavar="FILE", help="DBN, Parquet or CSV")
+    inspect.add_argument("files", nargs="+", metavar="FILE", help="DBN, Parquet or CSV, or ITCH 5.0, plain or .gz")
     inspect.add_argument("--json", action="store_true", help="print a JSON list, one object for each file")
     add_file_arguments(inspect)
     convert = commands.add_parser(
@@ -53,16 +53,23 @@ def run_inspect(options: argparse.Namespace) -> int:
     Raises:
         PenstockError: a file is not sound.
     """
-    from penstock_client.files import open_ticks
+    from penstock_client.feed_file import open_itch_file
+    from penstock_client.itch_description import ITCH_FORMAT, describe_itch, itch_text
 
-    found = [
-        describe(open_ticks(file, options.columns, dataset=dataset))
-        for file, dataset in zip(options.files, datasets_of(options), strict=True)
-    ]
+    found = []
+    for file, dataset in zip(options.files, datasets_of(options), strict=True):
+        itch = open_itch_file(file)
+        if itch is not None:
+            found.append(describe_itch(itch))
+            continue
+        from penstock_client.files import open_ticks
+
+        found.append(describe(open_ticks(file, options.columns, dataset=dataset)))
     if options.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
-        sys.stdout.write("\n\n".join(_text(one) for one in found) + "\n")
+        texts = [itch_text(one) if one["format"] == ITCH_FORMAT else _text(one) for one in found]
+        sys.stdout.write("\n\n".join(texts) + "\n")
     return Exit.DONE
 
 
@@ -106,8 +113,8 @@ def describe(file: Any) -> dict[str, Any]:
         "last_ts_recv": int(times[-1]) if len(times) else None,
         "span_s": round(span_s, 6),
         "ticks_per_s": round(len(ticks) / span_s, 1) if span_s else None,
-        "busiest_second": _busiest(ordered, 10**9),
-        "busiest_millisecond": _busiest(ordered, 10**6),
+        "busiest_second": busiest(ordered, 10**9),
+        "busiest_millisecond": busiest(ordered, 10**6),
         "instruments": [
             {
                 "instrument_id": one.instrument_id,
@@ -139,8 +146,8 @@ def describe(file: Any) -> dict[str, Any]:
     }
 
 
-def _busiest(ordered: Any, width_ns: int) -> int:
-    """Return the most ticks in any stretch of *width_ns*."""
+def busiest(ordered: Any, width_ns: int) -> int:
+    """Return the most of *ordered* (times that never run backwards, nanoseconds) in any stretch of *width_ns*."""
     import numpy as np
 
     if not len(ordered):

@@ -11,6 +11,8 @@ import pytest
 from penstock_client.cli import main
 from penstock_client.files import open_ticks, write_ticks
 from penstock_client.instruments import Instrument
+from support.itch_files import write_itch
+from support.itch_orders import add, delete, directory, start_of_messages, trade
 from support.tick_arrays import quotes
 
 TWO = [Instrument(1, "BTCUSDT", "TEST.VENUE", 1000), Instrument(2, "ETHUSDT", "TEST.VENUE")]
@@ -63,6 +65,27 @@ def test_inspect_tells_what_a_file_holds(file, capsys):
     assert found["ticks"] == 100
     assert found["format"] == "DBN v3"
     assert found["recording"] is None
+
+
+def test_inspect_tells_what_an_itch_file_holds(file, tmp_path, capsys):
+    orders = [add("AAPL", number, "B", 1, 1_000_000) for number in range(3)]
+    forged = add("B", 9, "S", 1, 1_000_000).replace(b"B       ", b"\x1b[31m\xff  ")
+    messages = [directory("LONGNAME"), *orders, trade("B", 1, 1_000_000), delete("AAPL", 1), forged]
+    itch = str(write_itch(tmp_path / "day.NASDAQ_ITCH50.gz", [start_of_messages(), *messages], lengths=False))
+    assert main(["inspect", file, itch]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "messages     8" in lines
+    assert "type         A  4 add" in lines
+    assert "stock        AAPL      3 orders, 0 trades" in lines
+    assert (
+        "time         09:30:00.000000123 to 09:30:00.000000123 of a day that the file does not name, 0.000 s" in lines
+    )
+    assert not any("\x1b" in line for line in lines), "what a file holds does not speak to the terminal"
+    assert main(["inspect", itch, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["types"] == {"A": 4, "D": 1, "P": 1, "R": 1, "S": 1}
+    assert found["stocks"][0] == {"symbol": "AAPL", "orders": 3, "trades": 0}
+    assert [one["symbol"] for one in found["stocks"][1:]] == ["B", "\\x1b[31m\\xff", "LONGNAME"]
 
 
 @pytest.mark.recorded
