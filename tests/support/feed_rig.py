@@ -28,6 +28,8 @@ from penstock_daemon.feed.window import Stamps
 
 WINDOW = 1024
 WAIT_NS = 1_000_000
+ON_THE_WAY_NS = 300  # From the kernel's stamp of a packet until it is received.
+UNIX_NS = 1_700_000_000 * 10**9  # When the rig's clock was 0.
 SESSION = moldudp64.session_bytes("DAY1")
 LINES = (memory.LINE_A, memory.LINE_B, memory.LINE_RECOVERY)
 
@@ -60,10 +62,11 @@ class FeedRig:
         names: tuple[str, ...] = ("A",),
         ids: tuple[int, ...] = (1,),
         slots: int = 4096,
+        window: int = WINDOW,
     ) -> None:
         count = len(names)
-        self._arena = Arena(memory.feed_bytes(count, WINDOW) + books_bytes(count, 4096, 128))
-        self.feed = memory.make_feed_memory(self._arena.take, count, WINDOW)
+        self._arena = Arena(memory.feed_bytes(count, window) + books_bytes(count, 4096, 128))
+        self.feed = memory.make_feed_memory(self._arena.take, count, window)
         self.books = make_books(self._arena.take, names, ids, orders_max=4096, levels_max=128)
         self.ring = Ring(np.zeros(CURSOR_WORDS, np.int64), np.zeros((1, slots), TICK_SLOT_DTYPE))
         settings = self.feed.settings
@@ -81,7 +84,8 @@ class FeedRig:
         self.pass_time(after_ns)
         self.offered += 1
         array = np.frombuffer(data or b"\0", np.uint8)
-        stamps = Stamps(self.now_ns, int(Clock.KERNEL), self.now_ns, self.now_ns)
+        first_ns = self.now_ns - ON_THE_WAY_NS
+        stamps = Stamps(UNIX_NS + first_ns, int(Clock.KERNEL), first_ns, self.now_ns)
         take_packet(self.feed, self.books, self.ring, line, array.copy(), 0, len(data), stamps)
 
     def pass_time(self, duration_ns: int) -> None:
@@ -137,8 +141,8 @@ class FeedRig:
         assert word(memory.MESSAGES) == sum(word(one) for one in kinds)
         ends = (memory.GAPS_CLOSED, memory.GAPS_RECOVERED, memory.GAPS_UNRECOVERED)
         assert word(memory.GAPS) == sum(word(one) for one in ends) + (word(memory.GAP_SINCE_NS) != 0)
-        assert word(memory.HELD) < WINDOW
-        assert word(memory.EXPECTED) <= word(memory.KNOWN_END) <= word(memory.EXPECTED) + WINDOW
+        assert word(memory.HELD) < len(self.feed.slots)
+        assert word(memory.EXPECTED) <= word(memory.KNOWN_END) <= word(memory.EXPECTED) + len(self.feed.slots)
         refused = sum(word(memory.REFUSED + place) for place in range(memory.REFUSALS))
         assert word(memory.TICKS) + word(memory.RING_DROPS) + refused <= word(memory.APPLIED)
         assert word(memory.UNFLUSHED) == 0

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from penstock.v1 import moldudp64
-from penstock.v1.records import BookFlag
+from penstock.v1.records import BookFlag, Clock
 from penstock_daemon.engine_memory import PREDICTION_CONSUMED
 from penstock_daemon.feed import memory
 from penstock_daemon.feed.arbitration import CONFIRM
 from penstock_daemon.feed.memory import LINE_A, LINE_B, LINE_RECOVERY, Malformed, Payload
-from support.feed_rig import SESSION, WAIT_NS, WINDOW, FeedRig, packet, record
+from support.feed_rig import ON_THE_WAY_NS, SESSION, UNIX_NS, WAIT_NS, WINDOW, FeedRig, packet, record
 from support.itch_orders import add, directory, start_of_messages
 
 OTHER = moldudp64.session_bytes("DAY2")
@@ -62,6 +62,18 @@ def test_what_comes_too_early_waits_for_its_turn(rig):
     assert rig.bids() == list(range(1, 8))
     assert rig.word(memory.REORDERED) == 5  # All but 1 and 2.
     assert (rig.word(memory.LOST), rig.word(memory.GAPS_UNRECOVERED)) == (0, 0)
+
+
+def test_a_tick_has_the_stamps_of_its_own_packet_however_long_it_waited(rig: FeedRig):
+    for first in (1, 3, 2):
+        rig.offer(packet(first), after_ns=5_000)
+    ticks = rig.ticks()
+    received_ns = ticks["received_ns"].tolist()
+    assert received_ns == [rig.now_ns - 10_000, rig.now_ns, rig.now_ns - 5_000]
+    assert ticks["first_ns"].tolist() == [one - ON_THE_WAY_NS for one in received_ns]
+    assert ticks["wire_ns"].tolist() == [UNIX_NS + one for one in ticks["first_ns"].tolist()]
+    assert ticks["ts_recv"].tolist() == ticks["wire_ns"].tolist(), "an undefined time of a record becomes the packet's"
+    assert set(ticks["clock"].tolist()) == {Clock.KERNEL}
 
 
 def test_a_loss_on_one_line_is_no_loss(rig):
@@ -130,6 +142,17 @@ def test_what_is_missing_is_asked_for_and_a_part_of_the_answer_asked_on_from(rig
     assert rig.bids() == list(range(1, 11))
     assert (rig.word(memory.RECOVERED), rig.word(memory.GAPS_RECOVERED)) == (8, 1)
     assert not rig.books.unsound.any()
+
+
+def test_a_gap_beyond_16_bits_is_asked_for_as_far_as_a_request_may_go():
+    rig = FeedRig(window=2**17)  # A count of 0xFFFF says something else in every other packet, so no request has it.
+    rig.ask()
+    rig.offer(packet(1))
+    rig.offer(moldudp64.pack_header(SESSION, 2 + 2**16 + 5, moldudp64.HEARTBEAT))
+    rig.pass_time(WAIT_NS)
+    assert rig.request() == moldudp64.Header(SESSION, 2, 0xFFFE)
+    rig.assert_accounted()
+    rig.close()
 
 
 def test_a_server_that_does_not_answer_is_asked_again_and_then_given_up(rig):
