@@ -23,5 +23,5 @@ class ClockConfig:
         str,
         PtpDevice(),
         "The clock of the network card whose time stamps a feed brings; it is compared with the host's once a second. "
-        "auto takes the first card that has one.",
+        '"" takes that of feed.interface, where its card stamps. auto takes the first that there is where it does not.',
     ] = ""

@@ -228,6 +228,12 @@ class FeedConfig:
         "Whose clock says when a packet came. auto takes the network card's where it may and can be had, else the kernel's. "
         "hardware refuses to start without. off takes the time at which the daemon has the packet.",
     ] = "auto"
+    subscribers_max: Annotated[int, Between(1, 65_536), "Most subscribers to its predictions at once."] = 256
+    subscriber_queue_max: Annotated[
+        int,
+        Between(4_096, 16_777_216),
+        "Most predictions that wait for a subscriber; where more come, it is cut off. Each takes 128 bytes.",
+    ] = 65_536  # 8 MiB, and at 10,000 ticks/s more than six seconds.
 
 
 def parse_group(text: str) -> tuple[ipaddress.IPv4Address, int]:

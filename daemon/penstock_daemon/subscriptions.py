@@ -27,8 +27,6 @@ from penstock_daemon.loop_link import LoopLink
 from penstock_daemon.model_table import ModelEntry
 from penstock_daemon.sessions import ANSWERS_PER_MESSAGE
 
-QUEUE_PREDICTIONS_MAX: Final = 65_536  # Of one subscriber: 8 MiB, and at 10,000 ticks/s more than six seconds.
-SUBSCRIBERS_MAX: Final = 256
 MESSAGES_AT_ONCE: Final = 4  # Per filter, between two turns of the event loop.
 _SETTLE_S: Final = 0.001
 _SPECIAL: Final = np.uint32(memory.ANSWER_REFUSED | memory.ANSWER_REBUILT)
@@ -112,16 +110,18 @@ class Subscriptions:
         engine: whose ring it empties.
         link: tells of answers.
         feed: whose predictions they are; its source is open.
-        queue_max: predictions that may wait for one subscriber.
+        subscribers_max: that may be there at once.
+        queue_max: predictions that may wait for one subscriber; a message of ANSWERS_PER_MESSAGE must fit.
     """
 
     def __init__(
-        self, engine: Engine, link: LoopLink, feed: PredictedFeed, *, queue_max: int = QUEUE_PREDICTIONS_MAX
+        self, engine: Engine, link: LoopLink, feed: PredictedFeed, *, subscribers_max: int, queue_max: int
     ) -> None:
         self.feed = feed
         self.counts = SubscriptionCounts()
         self._engine = engine
         self._link = link
+        self._subscribers_max = subscribers_max
         self._queue_max = queue_max
         self._answers = engine.buffers.prediction_slots[feed.source]
         self._answer_bytes = memoryview(self._answers.view(np.uint8).reshape(-1))
@@ -142,12 +142,12 @@ class Subscriptions:
         Raises:
             SessionFault: there are as many as may be.
         """
-        if self.counts.subscribers >= SUBSCRIBERS_MAX:
+        if self.counts.subscribers >= self._subscribers_max:
             raise faults.exhausted(
                 "SUBSCRIBERS",
                 field="Subscribe",
                 value=f"{self.counts.subscribers} subscribers",
-                mend=f"end another subscription first: there may be {SUBSCRIBERS_MAX}",
+                mend="end another subscription first, or raise feed.subscribers_max",
             )
         subscriber = Subscriber(wanted, self._queue_max)
         self._groups.setdefault(wanted, []).append(subscriber)
@@ -225,6 +225,6 @@ class Subscriptions:
                     "FELL_BEHIND",
                     field="Subscribe",
                     value=f"more than {self._queue_max} predictions unread",
-                    mend="read faster, or subscribe to fewer symbols; then subscribe anew",
+                    mend="read faster, subscribe to fewer symbols, or raise feed.subscriber_queue_max; then subscribe anew",
                 )
             )

@@ -111,6 +111,7 @@ async def subscribe_server(
     feed: TestFeed | None,
     engine: Engine,
     *,
+    subscribers_max: int = 256,
     queue_max: int = 65_536,
     heartbeat_interval_ns: int = 0,
     not_now: faults.SessionFault | None = None,
@@ -126,7 +127,7 @@ async def subscribe_server(
     subscriptions = None
     if feed is not None:
         feed.open()
-        subscriptions = Subscriptions(engine, link, feed, queue_max=queue_max)
+        subscriptions = Subscriptions(engine, link, feed, subscribers_max=subscribers_max, queue_max=queue_max)
         service.offer(subscriptions)
     server = grpc.aio.server(options=(("grpc.http2.bdp_probe", 0),))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Subscribe": service.method()}),))

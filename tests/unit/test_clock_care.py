@@ -220,6 +220,26 @@ def test_card_that_is_named_and_can_t_be_had_refuses_the_start(tmp_path: Path, e
     rig.care.close()
 
 
+@pytest.mark.parametrize(("named", "taken"), [("", "/dev/ptp5"), ("auto", "/dev/ptp5"), ("/dev/ptp3", "/dev/ptp3")])
+def test_the_clock_of_the_feed_s_card_is_taken_where_none_is_named(
+    tmp_path: Path, engine: Engine, named: str, taken: str
+):
+    rig = Rig(tmp_path, engine, ClockConfig(ptp=named))
+    rig.care.begin("/dev/ptp5")
+    rig.care.serve(engine)
+    assert rig.care.offset_of(taken) is not None
+    rig.care.close()
+
+
+def test_a_clock_of_the_feed_s_card_that_can_t_be_had_is_told_of_and_refuses_nothing(tmp_path: Path):
+    care = ClockCare(ClockConfig(), root=tmp_path)
+    with capture_logs() as logs:
+        care.begin("/dev/ptp3999")
+    (line,) = [entry for entry in logs if entry["event"] == "card_clock_refused"]
+    assert line["detail"].startswith("/dev/ptp3999: there is no such clock; ")
+    assert care.card_offset() is None
+
+
 def test_host_without_a_card_s_clock_serves_without(tmp_path: Path, engine: Engine):
     rig = Rig(tmp_path, engine, ClockConfig(ptp="auto"))
     with capture_logs() as logs:

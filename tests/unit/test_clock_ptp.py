@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,7 +134,7 @@ def test_samples_in_which_the_wall_clock_ran_backwards_count_for_nothing():
 
 def test_absent_clock_is_refused_with_what_to_do(tmp_path: Path):
     with pytest.raises(
-        ClockError, match=r"ptp7: there is no such clock; name one of /dev/ptp\*, or leave clock.ptp empty"
+        ClockError, match=r"ptp7: there is no such clock; name one of /dev/ptp\*, or do without: clock.ptp"
     ):
         PtpClock(str(tmp_path / "ptp7"))
 
@@ -159,8 +161,31 @@ def test_clock_of_an_interface_is_found_through_sys(tmp_path: Path):
     for interface, clock in (("eth0", "ptp1"), ("eth1", "ptp1"), ("eth2", "ptp0")):
         (tmp_path / "sys/class/net" / interface / "device/ptp" / clock).mkdir(parents=True)
     (tmp_path / "sys/class/net/lo").mkdir()
-    assert ptp.clock_of_interface("eth0", tmp_path) == "/dev/ptp1"
-    assert ptp.clock_of_interface("lo", tmp_path) == ""
+    assert ptp.clock_of_interface("eth0", tmp_path, told=lambda _: -1) == "/dev/ptp1"
+    assert ptp.clock_of_interface("lo", tmp_path, told=lambda _: -1) == ""
+    assert ptp.clock_of_interface("eth0", tmp_path, told=lambda _: 7) == "/dev/ptp7", "what the driver says goes first"
     assert ptp.interfaces_of_clock("/dev/ptp1", tmp_path) == ["eth0", "eth1"]
     assert ptp.first_clock(tmp_path) == "/dev/ptp0"
     assert ptp.first_clock(tmp_path / "nowhere") == ""
+
+
+def test_a_driver_is_asked_which_clock_stamps_its_packets():
+    asked = []
+
+    def driver(descriptor: int, request: int, wish: bytes) -> int:
+        os.fstat(descriptor)
+        name, address = struct.unpack("=16sQ16x", wish)
+        asked.append((request, name.rstrip(b"\0"), ctypes.string_at(address, 4)))
+        # struct ethtool_ts_info: the command, what sockets may ask for, the clock, then what is sent and received.
+        answer = struct.pack("=IIi", 0x41, 0x5F, 3) + bytes(32)
+        ctypes.memmove(address, answer, len(answer))
+        return 0
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    assert ptp.told_index("eth1.100", driver) == 3
+    assert asked == [(0x8946, b"eth1.100", bytes.fromhex("41000000"))]
+    assert ptp.told_index("eth1.100", refuse) == -1
+    assert ptp.told_index("lo") == -1, "the real kernel, which knows that loopback has no clock"
+    assert ptp.told_index("no such one") == -1

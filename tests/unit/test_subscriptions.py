@@ -167,6 +167,19 @@ def test_a_subscriber_that_does_not_read_is_cut_off_and_told_and_others_miss_not
     asyncio.run(run())
 
 
+def test_a_queue_takes_as_many_predictions_as_it_may_hold_and_not_one_more():
+    async def run() -> None:
+        subscriber = subscriptions.Subscriber(None, 10)
+        assert subscriber.put(b"four", 4)
+        assert subscriber.put(b"six", 6)
+        assert subscriber.take() == (b"four", 4)
+        assert subscriber.put(b"four", 4)
+        assert not subscriber.put(b"one", 1)
+        assert subscriber.take() is None, "one that has fallen behind gets nothing more"
+
+    asyncio.run(run())
+
+
 def test_a_drain_ends_subscriptions_with_goodbye_after_all_that_was_predicted(engine, tmp_path):
     async def run() -> None:
         feed = TestFeed(engine)
@@ -202,17 +215,21 @@ def test_an_idle_subscriber_hears_heartbeats(engine, tmp_path):
     asyncio.run(run())
 
 
-def test_a_subscriber_that_leaves_is_forgotten(engine, tmp_path):
+def test_a_subscriber_that_leaves_is_forgotten_and_makes_room_for_another(engine, tmp_path):
     async def run() -> None:
         feed = TestFeed(engine)
-        async with subscribe_server(tmp_path, feed, engine) as server:
+        async with subscribe_server(tmp_path, feed, engine, subscribers_max=1) as server:
             call = server.subscribe()
             await read(call)
             assert server.subscriptions.counts.subscribers == 1
+            end = await refusal_of(server.subscribe())
+            assert (end.code, end.reason) == ("RESOURCE_EXHAUSTED", "SUBSCRIBERS")
+            assert "feed.subscribers_max" in end.mend
             call.cancel()
             await until(lambda: server.subscriptions.counts.subscribers == 0)
             await feed.publish(TICKS[:10])
             await drained(engine, feed)
+            assert (await read(server.subscribe())).HasField("subscribed")
 
     asyncio.run(run())
 

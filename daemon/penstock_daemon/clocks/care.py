@@ -84,8 +84,11 @@ class ClockCare:
 
     # --- Start ----------------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
+    def begin(self, feed_card: str = "") -> None:
         """Look at the cycle counter for the first time, if it may be used. Not for the event loop: it compiles.
+
+        Args:
+            feed_card: the clock of the card that stamps a feed's packets, "" for none; taken where clock.ptp names none.
 
         Raises:
             StartError: it is asked for by name, and not sound here; or the card's clock that is named can't be had.
@@ -98,7 +101,7 @@ class ClockCare:
             if not self._why:
                 self._read_anchor()  # The first pays for being the first.
                 self._first = self._read_anchor()
-        self._open_card()
+        self._open_card(feed_card)
 
     def choose(self, engine: Engine) -> None:
         """Let *engine*, which does not run yet, time its stages with the counter where that may be. May sleep for 20 ms.
@@ -125,9 +128,11 @@ class ClockCare:
         if self._why and self._config.stamps == "tsc":
             raise StartError(f'clock.stamps: must be "auto" or "monotonic" on this host, was "tsc": {self._why}')
 
-    def _open_card(self) -> None:
+    def _open_card(self, feed_card: str) -> None:
         wanted = self._config.ptp
-        path = ptp.first_clock(self._root) if wanted == "auto" else wanted
+        path = wanted
+        if wanted in ("", "auto"):
+            path = feed_card or (ptp.first_clock(self._root) if wanted else "")
         if not path:
             if wanted:
                 _log.info(
@@ -139,7 +144,7 @@ class ClockCare:
         try:
             self._ptp = self._open_ptp(path)
         except ClockError as error:
-            if wanted != "auto":
+            if wanted not in ("", "auto"):
                 raise StartError(f"clock.ptp: {error}") from error
             _log.warning("card_clock_refused", detail=str(error), mend=_PTP_MEND)
 

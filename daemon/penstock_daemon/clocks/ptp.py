@@ -11,9 +11,12 @@ is tested against recorded bytes, and what is refused against this kernel.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import fcntl
 import os
+import socket
 import struct
 import time
 from collections.abc import Callable
@@ -33,7 +36,11 @@ EXTENDED_BYTES: Final = _HEAD.size + 3 * SAMPLES_MAX * _TIME.size
 PLAIN_BYTES: Final = _HEAD.size + (2 * SAMPLES_MAX + 1) * _TIME.size
 PRECISE_BYTES: Final = 3 * _TIME.size + 16
 CAPS_BYTES: Final = 80
+SIOCETHTOOL: Final = 0x8946
+TS_INFO: Final = struct.Struct("=IIiI12xI12x")  # struct ethtool_ts_info: the third is the number of the clock.
+_ETHTOOL_GET_TS_INFO: Final = 0x41
 _WRITE, _READ = 1, 2
+_WITHOUT: Final = 'do without: clock.ptp = "", feed.stamps = "kernel"'
 _NOT_THERE: Final = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 # Fills the buffer as ioctl(descriptor, request, buffer) does.
@@ -165,16 +172,35 @@ class PtpClock:
 
 def _refused(path: str, error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
-        return (
-            f"{path}: this user may not read it; let the daemon's user read it (a udev rule), or leave clock.ptp empty"
-        )
+        return f"{path}: this user may not read it; let the daemon's user read it (a udev rule), or {_WITHOUT}"
     if error.errno == errno.ENOENT:
-        return f"{path}: there is no such clock; name one of /dev/ptp*, or leave clock.ptp empty"
-    return f"{path}: can't be opened ({error.strerror}); name one of /dev/ptp*, or leave clock.ptp empty"
+        return f"{path}: there is no such clock; name one of /dev/ptp*, or {_WITHOUT}"
+    return f"{path}: can't be opened ({error.strerror}); name one of /dev/ptp*, or {_WITHOUT}"
 
 
-def clock_of_interface(interface: str, root: Path = Path("/")) -> str:
-    """Return the clock of a network interface, such as /dev/ptp0, or "" where it has none."""
+def told_index(interface: str, ioctl: Callable[[int, int, bytes], object] = fcntl.ioctl) -> int:
+    """Return the N of /dev/ptpN that stamps an interface's packets, by its driver (ETHTOOL_GET_TS_INFO); -1 for none.
+
+    Args:
+        interface: its name; a VLAN answers for the card below it.
+        ioctl: asks the kernel; tests give another.
+    """
+    answer = ctypes.create_string_buffer(TS_INFO.pack(_ETHTOOL_GET_TS_INFO, 0, -1, 0, 0), TS_INFO.size)
+    request = struct.pack("=16sQ16x", os.fsencode(interface), ctypes.addressof(answer))  # struct ifreq
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        ioctl(asking.fileno(), SIOCETHTOOL, request)
+        return int(TS_INFO.unpack(answer.raw)[2])
+    return -1
+
+
+def clock_of_interface(interface: str, root: Path = Path("/"), told: Callable[[str], int] = told_index) -> str:
+    """Return the clock of a network interface, such as /dev/ptp0, or "" where it has none.
+
+    Its driver is asked first: a card can have several clocks, and an interface above a card has no folder of it.
+    """
+    index = told(interface)
+    if index >= 0:
+        return f"/dev/ptp{index}"
     folder = root / "sys/class/net" / interface / "device/ptp"
     names = sorted(path.name for path in folder.glob("ptp[0-9]*")) if folder.is_dir() else []
     return f"/dev/{names[0]}" if names else ""

@@ -32,6 +32,7 @@ class FeedCare:
         self._config = config
         self._card_offset = card_offset
         self._recording = recording
+        self.card = ""  # The clock of the network card that stamps line A's packets, once checked; "" for none.
         self.feed: Feed | None = None  # Once it is made.
         self._helper: Helper | None = None
 
@@ -45,7 +46,7 @@ class FeedCare:
             FeedError: it can't.
         """
         if self._config.group:
-            check_lines(self._config)
+            self.card = check_lines(self._config)
             self._helper = Helper(online=online)
 
     def prepare(self, engine: Engine, models: ModelTable, lock: str) -> None:
@@ -66,7 +67,11 @@ class FeedCare:
         """
         if self.feed is not None:
             await self.feed.open(link)
-            offer(Subscriptions(self.feed.engine, link, self.feed))
+            limits = {
+                "subscribers_max": self._config.subscribers_max,
+                "queue_max": self._config.subscriber_queue_max,
+            }
+            offer(Subscriptions(self.feed.engine, link, self.feed, **limits))
             self.feed.start(cpus)
             if self._recording:
                 _log.warning("feed_not_recorded", feed=self.feed.name, mend="record sessions alone; see docs/feed.md")
