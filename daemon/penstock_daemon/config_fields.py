@@ -248,7 +248,7 @@ class TuningConfig:
 
 @dataclass(frozen=True, slots=True)
 class RecordConfig:
-    """The tick recorder: DBN files of what each session sent."""
+    """The tick recorder: DBN files of what each session sent, and of what came by the feed."""
 
     folder: Annotated[str, PathText(), 'Where accepted ticks are written; "" records nothing.'] = ""
     rotate_mb: Annotated[int, Between(1, 65_536), "A session's file is closed and a new one begun at this size."] = 256
@@ -258,6 +258,12 @@ class RecordConfig:
         Between(1, 65_536),
         "Ticks that wait for the disk; what comes on top is counted as dropped, never waited for.",
     ] = 64
+    tap_ticks: Annotated[
+        int,
+        PowerOfTwo(64, 4_194_304),
+        "Ticks of sessions over shared memory, and as many of the feed, that wait for the event loop to look, 20 times a "
+        "second; what comes on top is dropped, as above. Each takes 96 bytes of locked memory.",
+    ] = 32_768
 
 
 @dataclass(frozen=True, slots=True)

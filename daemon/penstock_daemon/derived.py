@@ -60,6 +60,7 @@ def engine_sizes(config: Config) -> EngineSizes:
         online_states=config.online.states if config.online.enabled else 0,
         segment_instruments=config.sessions.instruments_max if attach_address(config) is not None else 0,
         online=_online_settings(config),
+        tap_ticks=config.record.tap_ticks if config.record.folder and attach_address(config) is not None else 0,
     )
 
 

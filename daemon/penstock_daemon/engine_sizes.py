@@ -38,6 +38,7 @@ from penstock_daemon.engine_memory import (
     Buffers,
     OnlineBuffers,
 )
+from penstock_daemon.engine_tap import make_tap, tap_bytes
 from penstock_kernels.features import FEATURES, RUNNING_WORDS
 from penstock_kernels.lanes import LANES
 from penstock_kernels.model import FAN_IN_MAX, INPUTS_MAX, MEMORY_GAINS_MAX, MEMORY_LAGS_MAX, OUTPUTS_PER_HORIZON
@@ -62,6 +63,7 @@ class EngineSizes:
         online_states: states that may have an online readout, at once.
         online: how those learn.
         segment_instruments: of one session that is attached through shared memory, at most; 0 where none may be.
+        tap_ticks: ticks of such sessions that wait for the recorder, at most; a power of two, 0 where none are recorded.
     """
 
     sources: int
@@ -79,6 +81,7 @@ class EngineSizes:
     online_states: int = 0
     online: OnlineSettings = field(default_factory=OnlineSettings)
     segment_instruments: int = 0
+    tap_ticks: int = 0
 
     def __post_init__(self) -> None:
         """Check what the rings rely on."""
@@ -145,6 +148,7 @@ class EngineSizes:
         size += PATHS * PACES * STAGES * (histogram.BUCKETS + TOTALS) * 8
         size += PATHS * STAGES * (1 + BREACH_COLUMNS) * 8
         size += self.sources * (SEGMENT_COLUMNS + HIGH_WATERS + 2 * self.segment_instruments) * 8
+        size += tap_bytes(self.tap_ticks, self.sources)  # Ticks on their way to the recorder.
         size += CONTROL_SLOTS * CONTROL_COLUMNS * 8
         size += 1 << 16  # Shared words, settings, scratch, alignment.
         size += 16 * self.units_max
@@ -200,6 +204,7 @@ def allocate(sizes: EngineSizes) -> tuple[Arena, Buffers]:
         ),
         segment_states=take("segment_states", (sizes.sources, sizes.segment_instruments), np.int64, holds="and states"),
         open_sources=take("open_sources", (sizes.sources,), np.int64, holds="which sources are open"),
+        tap=make_tap(take, sizes.tap_ticks, sizes.sources),
     )
     buffers.online_of[:] = NO_ONLINE
     buffers.bounds[:] = NO_BOUND

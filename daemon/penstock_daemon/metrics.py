@@ -289,7 +289,8 @@ def cumulative_buckets(counts: NDArray[np.integer]) -> list[tuple[str, float]]:
 
 def _recorder(stats: RecorderStats) -> Iterator[Metric]:
     yield _counter("penstock_recorder_ticks_written", "Ticks in recordings.", None, {"": stats.ticks_written})
-    yield _counter("penstock_recorder_ticks_dropped", "Ticks left out: disk too slow.", None, {"": stats.ticks_dropped})
+    yield _counter("penstock_recorder_ticks_dropped", "Ticks left out: no room.", None, {"": stats.ticks_dropped})
+    yield _counter("penstock_recorder_ticks_missed", "Of those: a tap was full.", None, {"": stats.ticks_missed})
     yield _counter("penstock_recorder_ticks_lost", "Ticks left out: disk refused.", None, {"": stats.ticks_lost})
     yield _counter("penstock_recorder_gaps", "Places where ticks are missing.", None, {"": stats.gaps})
     yield _counter("penstock_recorder_write_errors", "Writes that failed.", None, {"": stats.write_errors})

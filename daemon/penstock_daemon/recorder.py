@@ -3,8 +3,8 @@
 Whoever takes in ticks appends their bytes; a thread of its own writes them. What the disk can't take in time is
 counted and left out, and the catalogue says after which tick: ``append`` never waits and never raises.
 
-    appended == written + dropped + lost + queued      in ticks, over all sessions
-        dropped: the queue was full                    lost: the disk refused them
+    appended + missed == written + dropped + lost + queued      in ticks, over all sessions
+        dropped: the queue was full, or the tap before it (missed)         lost: the disk refused them
 
 Files are complete under their name and partial under NAME.partial (see recorder_file). A folder belongs to one daemon.
 """
@@ -47,7 +47,8 @@ class RecorderStats:
 
     ticks_written: int = 0
     bytes_written: int = 0
-    ticks_dropped: int = 0  # The queue was full.
+    ticks_dropped: int = 0  # The queue was full, or a tap.
+    ticks_missed: int = 0  # Of those: a tap was full.
     ticks_lost: int = 0  # The disk refused them.
     gaps: int = 0  # Places where ticks are missing from a recording.
     write_errors: int = 0
@@ -94,6 +95,11 @@ class SessionRecording:
         self._dropped += len(records) // TICK_BYTES
         return False
 
+    def miss(self, ticks: int) -> None:
+        """Note that *ticks* are missing here, which found the tap before the recorder full."""
+        self._dropped += ticks
+        self._recorder.miss(ticks)
+
     def close(self) -> None:
         """End the recording; its file is completed soon, by the recorder's thread. May be called twice."""
         if not self._closed:
@@ -132,10 +138,11 @@ class Recorder:
         self._clock_ns = clock_ns
         self._lock, self._catalogue = _take_folder(folder)
 
-        self._mutex = threading.Lock()  # Guards the four below.
+        self._mutex = threading.Lock()  # Guards the five below.
         self._queue: deque[_Entry] = deque()
         self._queued_bytes = 0
         self._ticks_dropped = 0
+        self._ticks_missed = 0  # Of those.
         self._stopping = False
 
         self._wake = threading.Event()  # There is something to do.
@@ -168,6 +175,7 @@ class Recorder:
             ticks_written=tally.ticks_written,
             bytes_written=tally.ticks_written * TICK_BYTES,
             ticks_dropped=self._ticks_dropped,
+            ticks_missed=self._ticks_missed,
             ticks_lost=tally.ticks_lost,
             gaps=tally.gaps,
             write_errors=tally.write_errors,
@@ -210,6 +218,12 @@ class Recorder:
         if not self._wake.is_set():
             self._wake.set()
         return True
+
+    def miss(self, ticks: int) -> None:
+        """Count *ticks* that never came here; for ``SessionRecording``."""
+        with self._mutex:
+            self._ticks_dropped += ticks
+            self._ticks_missed += ticks
 
     def _run(self) -> None:
         stopping = False

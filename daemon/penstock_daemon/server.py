@@ -51,17 +51,14 @@ from penstock_daemon.notify import Notifier
 from penstock_daemon.online_table import OnlineTable
 from penstock_daemon.prediction_service import SERVICE, PredictionService
 from penstock_daemon.readiness import Readiness, Reason
-from penstock_daemon.recorder import Recorder
-from penstock_daemon.recording import Recording
+from penstock_daemon.recorder_care import RecorderCare
 from penstock_daemon.self_watch.watch import SelfWatch
 from penstock_daemon.session_table import SessionTable
-from penstock_daemon.sessions import Session
 from penstock_daemon.shared_memory.parts import SharedMemory
 from penstock_daemon.snapshot import SnapshotTaker, predictions_of
 from penstock_daemon.socket_guard import AddressGuard, ListenError, check_port_free, guard_address
 
 SERVICES: Final = (SERVICE, "penstock.v1.ModelService", "penstock.v1.LatencyService", "penstock.v1.DaemonService")
-_STOP_RECORDER_S: Final = 5.0
 
 _log = structlog.get_logger("penstock.daemon")
 
@@ -82,7 +79,7 @@ class Daemon:
         self._notifier = notifier
         self._guard: AddressGuard | None = None
         self._shared: SharedMemory | None = None
-        self._recorder: Recorder | None = None
+        self._recorder = RecorderCare(config.record)
         self._metrics: MetricsServer | None = None
         self._server: grpc.aio.Server | None = None
         self._health = HealthService()
@@ -94,7 +91,7 @@ class Daemon:
         self._placement = placement.choose(*cores, pin=config.engine.pin)
         self._clocks = ClockCare(config.clock)
         self._housekeeper: Housekeeper | None = None
-        self._feeds = FeedCare(config.feed, self._clocks.offset_of, recording=bool(config.record.folder))
+        self._feeds = FeedCare(config.feed, self._clocks.offset_of, self._recorder)
         self._host = HostCare(config.tuning, self._placement.engine)
 
     # --- Start ----------------------------------------------------------------------------------------------------
@@ -115,13 +112,7 @@ class Daemon:
         self._feeds.check(online=config.online.enabled and config.online.states > 0)
         self._place_threads()
         self._host.open()
-        if config.record.folder:
-            self._recorder = Recorder(
-                Path(config.record.folder),
-                config.record.rotate_mb * 1024 * 1024,
-                int(config.record.rotate_s * 1e9),
-                config.record.queue_mb * 1024 * 1024,
-            )
+        self._recorder.open()
         loop = asyncio.get_running_loop()
         self.engine, choice = await loop.run_in_executor(None, self._make_engine)
         self._device = DeviceCare(self.engine, choice, config.engine, partial(predictions_of, self.engine))
@@ -133,7 +124,7 @@ class Daemon:
         folder = config.online.snapshot_folder
         online = OnlineTable(self.engine, Path(folder) if folder else None)
         self.sessions = SessionTable(self.engine, self._link, self.models, online, derived.session_limits(config))
-        self._snapshots = SnapshotTaker(self.engine, self.sessions, self.models, self._recorder)
+        self._snapshots = SnapshotTaker(self.engine, self.sessions, self.models, self._recorder.recorder)
         self.predictions = PredictionService(
             self.sessions,
             in_flight_max=config.sessions.in_flight_max,
@@ -141,7 +132,7 @@ class Daemon:
             daemon_version=self.version,
             daemon_id=self.daemon_id,
             hello_timeout_s=config.sessions.hello_timeout_s,
-            record=self._record,
+            record=self._recorder.record,
             attachments=self._shared.make(self.engine, self._link, self.sessions) if self._shared else None,
         )
         await self._listen(address)
@@ -150,6 +141,7 @@ class Daemon:
         await loop.run_in_executor(None, self._feeds.prepare, self.engine, self.models, config.memory.lock)
         await loop.run_in_executor(None, self._host.finish)
         self._clocks.serve(self.engine)  # Before the feed, which maps its card's stamps by it.
+        self._recorder.serve(self.engine)
         await self._feeds.start(self._link, self._placement.feed, self.predictions.subscribe.offer)
         looks = (self._clocks.look, self._device.look, self._budget.look, self._feeds.look)
         keeper = Keeper(self.engine, looks, self.predictions.keep, self._notifier, self._set_turning)
@@ -293,16 +285,6 @@ class Daemon:
         assert isinstance(address, TcpAddress), "the configuration allows TCP alone"
         return address
 
-    def _record(self, session: Session) -> Recording | None:
-        if self._recorder is None:
-            return None
-        if session.shared:  # Its ticks never pass the event loop.
-            _log.warning(
-                "session_not_recorded", session=session.session_id, mend="connect without shared_memory to record"
-            )
-            return None
-        return self._recorder.open_session(session.session_id, session.client_name, session.instruments)
-
     def snapshot(self) -> MetricsSnapshot:
         """Return what the metrics show; called from the metrics server's thread."""
         return self._snapshots.take(
@@ -370,8 +352,7 @@ class Daemon:
         if self._metrics is not None:
             self._metrics.close()
         self._clocks.close()
-        if self._recorder is not None and not self._recorder.close(_STOP_RECORDER_S):
-            _log.warning("recording_unfinished", mend="the disk is too slow; the next start mends the partial files")
+        self._stop_quietly(self._recorder.close)
         self._host.close()
         if self._guard is not None:
             self._guard.release()

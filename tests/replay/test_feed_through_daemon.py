@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from penstock.v1.records import Clock, PredictionFlag, PredictionHash
 from penstock_client import SessionLost, subscribe
-from penstock_client.files import merge, open_ticks, write_ticks
+from penstock_client.files import merge, open_ticks, recorded_session, write_ticks
 from penstock_client.instruments import Instrument
 from penstock_client.replay import ReplayPlan, replay
 from penstock_client.replay_schedule import MAX_SPEED
@@ -96,7 +96,7 @@ def test_strategies_get_the_same_predictions_of_every_message_as_a_replay_until_
             with feed.playing():
                 return await asyncio.gather(*(gathered(each, len(feed.ticks)) for each in (one, two)))
 
-    with fed(tmp_path) as feed:
+    with fed(tmp_path, f"record.folder={tmp_path / 'recorded'}") as feed:
         first, second = asyncio.run(both(feed))
         assert first.tobytes() == second.tobytes()
         assert first["sequence"].tolist() == list(range(len(feed.ticks)))
@@ -110,6 +110,15 @@ def test_strategies_get_the_same_predictions_of_every_message_as_a_replay_until_
     digest = PredictionHash()
     digest.update(first)
     assert digest.hexdigest() == prediction_hash(replayed)
+    of_feed, of_replay = map(open_ticks, sorted((tmp_path / "recorded").glob("*.dbn")))
+    assert recorded_session([of_feed]).hash_differs_because == []
+    assert [recorded_session([one]).session_id for one in (of_feed, of_replay)] == [0, 1]
+    for recorded in (of_feed, of_replay):
+        named, recorded_ticks = merge([recorded])
+        assert [(one.instrument_id, one.symbol, one.size_scale) for one in named] == [
+            (one.instrument_id, one.symbol, one.size_scale) for one in instruments
+        ]
+        assert np.array_equal(recorded_ticks, ticks), "so a replay of it has the hash above"
 
 
 def test_lost_packets_are_asked_for_again_and_every_message_is_predicted_in_order(tmp_path: Path) -> None:

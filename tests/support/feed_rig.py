@@ -63,12 +63,14 @@ class FeedRig:
         ids: tuple[int, ...] = (1,),
         slots: int = 4096,
         window: int = WINDOW,
+        tap_ticks: int = 0,
     ) -> None:
         count = len(names)
-        self._arena = Arena(memory.feed_bytes(count, window) + books_bytes(count, 4096, 128))
-        self.feed = memory.make_feed_memory(self._arena.take, count, window)
+        self._arena = Arena(memory.feed_bytes(count, window, tap_ticks) + books_bytes(count, 4096, 128))
+        self.feed = memory.make_feed_memory(self._arena.take, count, window, tap_ticks)
         self.books = make_books(self._arena.take, names, ids, orders_max=4096, levels_max=128)
-        self.ring = Ring(np.zeros(CURSOR_WORDS, np.int64), np.zeros((1, slots), TICK_SLOT_DTYPE))
+        ticks = np.zeros((1, slots), TICK_SLOT_DTYPE)
+        self.ring = Ring(np.zeros(CURSOR_WORDS, np.int64), ticks, ticks.view(np.int64).reshape(1, slots, -1))
         settings = self.feed.settings
         settings[memory.PAYLOAD] = payload
         settings[memory.DESCRIPTORS : memory.DESCRIPTORS + memory.LINES] = -1

@@ -29,9 +29,10 @@ MODEL = random_model(1)
 
 
 @contextlib.contextmanager
-def segment_engine(*, sources: int = 5, settings: EngineSettings | None = None) -> Iterator[Engine]:
+def segment_engine(*, sources: int = 5, settings: EngineSettings | None = None, tap_ticks: int = 0) -> Iterator[Engine]:
     """An engine that can serve segments, on every source but that of the warm-up."""
-    with running_engine(MODEL, settings=settings, sizes=replace(SEGMENT_SIZES, sources=sources)) as engine:
+    sizes = replace(SEGMENT_SIZES, sources=sources, tap_ticks=tap_ticks)
+    with running_engine(MODEL, settings=settings, sizes=sizes) as engine:
         yield engine
 
 

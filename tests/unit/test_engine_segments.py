@@ -20,6 +20,7 @@ from penstock.v1.shared_ring import REFUSED_FLAG, SegmentEnd
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.engine import Engine, EngineSettings
 from penstock_daemon.engine_memory import Command
+from penstock_daemon.engine_tap import NOT_RECORDED, PUBLISHED, TICK_COLUMNS
 from support.engines import close_source, open_source, predict
 from support.raw_stream import hash_of
 from support.segment_rig import SLOTS, attached, fault, segment_engine
@@ -33,7 +34,7 @@ TICKS = tick_stream(3, 600)
 def engine() -> Iterator[Engine]:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))  # Both ends of 256 segments are this process's.
-    with segment_engine(sources=258) as engine:
+    with segment_engine(sources=258, tap_ticks=64) as engine:
         yield engine
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
@@ -214,7 +215,8 @@ def punch_hole(descriptor: int, offset: int, length: int) -> None:
     assert libc.fallocate(*arguments) == 0, os.strerror(ctypes.get_errno())
 
 
-def test_engine_allocates_nothing_with_segments(engine: Engine) -> None:
+def test_engine_allocates_nothing_with_segments_that_are_recorded(engine: Engine) -> None:
+    engine.buffers.tap.recordings[1] = 7
     _nrt_python.memsys_enable_stats()
     try:
         with attached(engine, 1) as client:
@@ -227,6 +229,11 @@ def test_engine_allocates_nothing_with_segments(engine: Engine) -> None:
             assert rtsys.get_allocation_stats().alloc == before
     finally:
         _nrt_python.memsys_disable_stats()
+        engine.buffers.tap.recordings[1] = NOT_RECORDED
+    tap = engine.buffers.tap
+    assert (tap.words[PUBLISHED], tap.counts[1]) == (64, 600), "what found it full is counted"
+    assert tap.slots[:, :TICK_COLUMNS].tobytes() == TICKS[:64].tobytes()
+    assert tap.slots[:, TICK_COLUMNS:].tolist() == [[7, number] for number in range(64)]
 
 
 def test_held_source_is_not_taken_from(engine: Engine) -> None:

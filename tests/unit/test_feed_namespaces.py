@@ -59,7 +59,8 @@ def test_a_feed_and_its_recovery_come_over_a_cable(hosts: tuple[Host, Host]) -> 
     settings = receiver.memory.settings
     settings[memory.IDLE_BLOCK] = 1
     settings[memory.RECOVERY_TIMEOUT_NS], settings[memory.RECOVERY_ATTEMPTS] = 2_000_000_000, 3
-    ring = Ring(np.zeros(CURSOR_WORDS, np.int64), np.zeros((1, 64), TICK_SLOT_DTYPE))
+    ticks = np.zeros((1, 64), TICK_SLOT_DTYPE)
+    ring = Ring(np.zeros(CURSOR_WORDS, np.int64), ticks, ticks.view(np.int64).reshape(1, 64, -1))
     receiver.listen_to([line.socket, None, asking.socket])
     with running_engine() as engine:
         receiver.start(engine, ring=ring)

@@ -22,6 +22,7 @@ from penstock.v1.records import PREDICTION_DTYPE, Clock, PredictionFlag, Stage
 from penstock_daemon import engine_memory, engine_stages
 from penstock_daemon.config_feed import FeedConfig
 from penstock_daemon.engine import Engine
+from penstock_daemon.engine_tap import PUBLISHED
 from penstock_daemon.faults import SessionFault
 from penstock_daemon.feed import memory
 from penstock_daemon.feed.feed import Feed, midnight_of
@@ -88,7 +89,7 @@ def _place(group: str) -> tuple[str, int]:
 
 @pytest.fixture
 async def running(engine: Engine, config: FeedConfig) -> AsyncIterator[Running]:
-    feed = Feed(config, engine)
+    feed = Feed(config, engine, tap_ticks=64)
     link = LoopLink(engine, asyncio.get_running_loop())
     entry = ModelEntry(0, random_model(1), bytes(32))
     feed.prepare(SimpleNamespace(active=entry), "off")
@@ -182,6 +183,8 @@ async def test_a_server_gives_what_was_missed(engine: Engine, config: FeedConfig
 
 
 async def test_nothing_is_allocated_and_the_interpreter_not_entered_while_packets_flow(running: Running):
+    tap = running.feed.memory.tap
+    tap.recordings[0] = 1
     running.lines[0].send(packet(1))
     await running.answers(1)
     thread = next(one for one in threading.enumerate() if one.name == "penstock-feed")
@@ -204,6 +207,8 @@ async def test_nothing_is_allocated_and_the_interpreter_not_entered_while_packet
     assert (frame.f_code.co_name, frame.f_lasti) == where
     for before, after in itertools.pairwise(stats):
         assert np.subtract(after, before).tolist() == [0, 0, 0, 0]
+    await running.until(lambda: tap.counts[0] == 199)  # What found no room included.
+    assert tap.words[PUBLISHED] == 64
 
 
 async def test_egress_that_stands_still_is_seen_in_the_total_of_each_answer_that_waited(running: Running):

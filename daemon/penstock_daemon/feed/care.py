@@ -14,6 +14,7 @@ from penstock_daemon.feed.metrics import FeedSnapshot
 from penstock_daemon.feed.precompile import Helper
 from penstock_daemon.loop_link import LoopLink
 from penstock_daemon.model_table import ModelEntry, ModelTable
+from penstock_daemon.recorder_care import RecorderCare
 from penstock_daemon.subscriptions import Subscriptions
 
 _log = structlog.get_logger("penstock.feed")
@@ -25,13 +26,13 @@ class FeedCare:
     Args:
         config: the section [feed].
         card_offset: how far the clock of a network card is from CLOCK_MONOTONIC.
-        recording: whether the daemon records; a feed is not recorded, and the log says so.
+        recorder: that keeps the feed's ticks, where the daemon records.
     """
 
-    def __init__(self, config: FeedConfig, card_offset: CardOffset, *, recording: bool = False) -> None:
+    def __init__(self, config: FeedConfig, card_offset: CardOffset, recorder: RecorderCare) -> None:
         self._config = config
         self._card_offset = card_offset
-        self._recording = recording
+        self._recorder = recorder
         self.card = ""  # The clock of the network card that stamps line A's packets, once checked; "" for none.
         self.feed: Feed | None = None  # Once it is made.
         self._helper: Helper | None = None
@@ -52,7 +53,7 @@ class FeedCare:
     def prepare(self, engine: Engine, models: ModelTable, lock: str) -> None:
         """Make it, once the engine is warm; see ``Feed.prepare``."""
         if self._config.group:
-            self.feed = Feed(self._config, engine, self._card_offset)
+            self.feed = Feed(self._config, engine, self._card_offset, tap_ticks=self._recorder.tap_ticks)
             if self._helper is not None:
                 self._helper.wait()
             self.feed.prepare(models, lock)
@@ -72,9 +73,8 @@ class FeedCare:
                 "queue_max": self._config.subscriber_queue_max,
             }
             offer(Subscriptions(self.feed.engine, link, self.feed, **limits))
+            self._recorder.record_feed(self.feed.name, self.feed.instruments, self.feed.memory.tap)
             self.feed.start(cpus)
-            if self._recording:
-                _log.warning("feed_not_recorded", feed=self.feed.name, mend="record sessions alone; see docs/feed.md")
 
     def look(self) -> None:
         """Look after what time brings."""

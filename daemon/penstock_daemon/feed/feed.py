@@ -46,6 +46,7 @@ class Feed:
         config: the section [feed], with a group.
         engine: whose source it takes; its sizes have room for it.
         card_offset: how far the clock of a network card is from CLOCK_MONOTONIC.
+        tap_ticks: that wait for the recorder, at most; 0 where the feed is not recorded.
 
     Attributes:
         name: feed.name.
@@ -55,7 +56,9 @@ class Feed:
         receiver: its thread.
     """
 
-    def __init__(self, config: FeedConfig, engine: Engine, card_offset: CardOffset = _no_card) -> None:
+    def __init__(
+        self, config: FeedConfig, engine: Engine, card_offset: CardOffset = _no_card, *, tap_ticks: int = 0
+    ) -> None:
         self._config = config
         self.engine = engine
         self.name = config.name
@@ -74,6 +77,7 @@ class Feed:
                 held=config.reorder_max,
                 orders_max=config.orders_max if config.payload == "itch" else 1,
                 levels_max=config.levels_max if config.payload == "itch" else 1,
+                tap_ticks=tap_ticks,
             ),
             self.source,
         )

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.v1.records import TICK_DTYPE
+from penstock_daemon.engine_tap import Tap, make_tap, tap_bytes
 
 Take = Callable[..., NDArray[Any]]  # Arena.take
 
@@ -201,26 +202,29 @@ class FeedMemory(NamedTuple):
     request: NDArray[np.uint8]  # (32,): a re-request, 20 bytes
     polled: NDArray[np.int64]  # (LINES + 1,): struct pollfd
     tick: NDArray[Any]  # (1,), TICK_DTYPE
+    tap: Tap  # Where the thread leaves what it has published, for the recorder; it has one row.
 
 
-def feed_bytes(instruments: int, held: int) -> int:
+def feed_bytes(instruments: int, held: int, tap_ticks: int = 0) -> int:
     """Return what ``make_feed_memory`` takes, alignment included."""
     size = 0
     size += (FEED_WORDS + SETTINGS) * 8
     size += BATCH_MAX * (PACKET_BYTES + (CONTROL_WORDS + HEADER_WORDS + 2) * 8)  # One batch.
     size += held * (MESSAGE_BYTES + SLOT_COLUMNS * 8)  # The window.
     size += instruments * 8
+    size += tap_bytes(tap_ticks, 1)  # Ticks on their way to the recorder.
     size += 4096  # Request, descriptors, tick, alignment.
     return size
 
 
-def make_feed_memory(take: Take, instruments: int, held: int) -> FeedMemory:
+def make_feed_memory(take: Take, instruments: int, held: int, tap_ticks: int = 0) -> FeedMemory:
     """Take the feed's memory from an arena.
 
     Args:
         take: ``Arena.take``.
         instruments: of the feed.
         held: messages of the window; a power of two.
+        tap_ticks: that wait for the recorder, at most; a power of two, 0 where the feed is not recorded.
     """
     assert held & (held - 1) == 0, "the window is a power of two"
     return FeedMemory(
@@ -236,4 +240,5 @@ def make_feed_memory(take: Take, instruments: int, held: int) -> FeedMemory:
         request=take("request", (32,), np.uint8, holds="a re-request"),
         polled=take("polled", (LINES + 1,), np.int64, holds="pollfd"),
         tick=take("tick", (1,), TICK_DTYPE, holds="the tick under way"),
+        tap=make_tap(take, tap_ticks, 1),
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.engine_memory import Buffers
+from penstock_daemon.engine_tap import NOT_RECORDED, leave_ticks
 from penstock_daemon.feed import memory as feed
 from penstock_daemon.feed.packets import part
 from penstock_daemon.native import clock_ns, load_acquire, store_release
@@ -25,11 +26,12 @@ class Ring(NamedTuple):
 
     cursors: NDArray[np.int64]
     tick_slots: NDArray[Any]
+    tick_words: NDArray[np.int64]
 
 
 def ring_of(buffers: Buffers) -> Ring:
     """Return the part of *buffers* that the feed writes."""
-    return Ring(buffers.cursors, buffers.tick_slots)
+    return Ring(buffers.cursors, buffers.tick_slots, buffers.tick_words)
 
 
 @part
@@ -95,7 +97,7 @@ def publish_tick(f: Any, ring: Any, index: int, wire_ns: int, clock: int, first_
 
 @part
 def flush(f: Any, ring: Any) -> None:
-    """Make the ticks written since the last call visible to the engine."""
+    """Make the ticks written since the last call visible to the engine, and leave copies where the feed is recorded."""
     words = f.words
     count = words[feed.UNFLUSHED]
     if count == 0:
@@ -108,4 +110,6 @@ def flush(f: Any, ring: Any) -> None:
     for index in range(count):
         ring.tick_slots[source, (published + index) & (slots - 1)].ringed_ns = ringed_ns
     store_release(ring.cursors, base + memory.TICK_PUBLISHED, published + count)
+    if f.tap.recordings[0] != NOT_RECORDED:
+        leave_ticks(f.tap, 0, ring.tick_slots[source], ring.tick_words[source], published, count)
     words[feed.UNFLUSHED] = 0

@@ -50,6 +50,7 @@ class FeedShape:
         names, ids, states: of each instrument; states are the engine's.
         held: messages of the window; a power of two.
         orders_max, levels_max: of the books.
+        tap_ticks: that wait for the recorder, at most; 0 where the feed is not recorded.
     """
 
     payload: Payload
@@ -59,12 +60,13 @@ class FeedShape:
     held: int
     orders_max: int
     levels_max: int
+    tap_ticks: int = 0
 
     @property
     def arena_bytes(self) -> int:
         """What all of it needs."""
         size = 0
-        size += memory.feed_bytes(len(self.names), self.held)
+        size += memory.feed_bytes(len(self.names), self.held, self.tap_ticks)
         size += books_bytes(len(self.names), self.orders_max, self.levels_max)
         return size
 
@@ -80,7 +82,7 @@ class Receiver:
     def __init__(self, shape: FeedShape, source: int) -> None:
         self.shape = shape
         self.arena = Arena(shape.arena_bytes)
-        self.memory = memory.make_feed_memory(self.arena.take, len(shape.names), shape.held)
+        self.memory = memory.make_feed_memory(self.arena.take, len(shape.names), shape.held, shape.tap_ticks)
         self.books: Books = make_books(
             self.arena.take, shape.names, shape.ids, orders_max=shape.orders_max, levels_max=shape.levels_max
         )
@@ -191,9 +193,9 @@ def warm_up(engine: Engine, payload: Payload) -> None:
     """
     shape = FeedShape(payload, ["WARM"], [1], [0], 1024, 1024, 16)
     receiver = Receiver(shape, source=0)
-    ring = Ring(
-        np.zeros(engine_memory.CURSOR_WORDS, np.int64), np.zeros((1, 1024), TICK_SLOT_DTYPE)
-    )  # Nobody reads it: it holds every tick of the warm-up.
+    slots = np.zeros((1, 1024), TICK_SLOT_DTYPE)  # Nobody reads them: they hold every tick of the warm-up.
+    words = slots.view(np.int64).reshape(1, 1024, -1)
+    ring = Ring(np.zeros(engine_memory.CURSOR_WORDS, np.int64), slots, words)
     session = moldudp64.session_bytes("WARM")
     messages = warm_messages(payload)
     try:
