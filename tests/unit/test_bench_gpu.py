@@ -12,7 +12,9 @@ import pytest
 from penstock_kernels.features import RUNNING_WORDS
 from penstock_kernels.packed import pack
 from penstock_tuning.bench import cli, gpu, gpu_part, gpu_sides
+from penstock_tuning.bench.errors import BenchError
 from penstock_tuning.bench.kernel_sides import drawn_model
+from penstock_tuning.bench.settings import Bench
 from support.host_device import HostDevice, host_device
 from support.tick_stream import tick_stream
 
@@ -96,6 +98,9 @@ def test_what_was_measured_before_a_fault_is_kept(findings: list[dict[str, Any]]
     outcome = gpu.outcome_of(gpu.read_findings(path), quick=True, incomplete="gpu_part ended with 1: it is lost")
     assert "incomplete: gpu_part ended with 1: it is lost" in outcome.as_text()
     assert gpu.read_findings(tmp_path / "none.jsonl") == []
+    with path.open("a", encoding="utf-8") as out:  # The next section, after one that was stopped.
+        out.write("\n" + json.dumps(findings[7]) + "\n")
+    assert gpu.read_findings(path) == findings[:8]
 
 
 def test_plain_code_that_its_library_can_not_run_is_left_out_with_the_reason() -> None:
@@ -147,11 +152,36 @@ def test_the_cpu_side_takes_longer_for_more_states() -> None:
     [
         (["--index", "64"], "--index must be from 0 to 63: index=64"),
         (["--seconds", "1"], "--seconds must be from 10 to 3,600: seconds=1"),
+        (["--found", "/nowhere/f"], "--found must lie in a folder that is there: found='/nowhere/f'"),
     ],
 )
 def test_mistakes_are_a_sentence(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["gpu", *arguments, "--quiet"]) == 2
     assert capsys.readouterr().err == f"penstock-bench gpu: {sentence}\n"
+
+
+def test_a_section_that_breaks_is_named_and_the_others_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[str, float]] = []
+
+    def run_part(_module: str, plan: dict[str, Any], _folder: Path, timeout_s: float) -> None:
+        (section,) = plan["sections"]
+        begun.append((section, timeout_s))
+        with Path(plan["found"]).open("a", encoding="utf-8") as out:
+            out.write(json.dumps({"kind": "device", "name": section}) + "\n")
+        if section == "resident":
+            raise BenchError("gpu_part took longer than 60 s and was stopped")
+
+    monkeypatch.setattr(gpu, "missing_device", lambda _index: "")
+    monkeypatch.setattr(gpu, "run_part", run_part)
+    kept = tmp_path / "found.jsonl"
+    kept.write_text('{"kind": "device", "name": "of another run"}\n', encoding="utf-8")
+    outcome = gpu.measure(gpu.GpuSettings(timeout_s=200.0, found=kept), Bench(folder=tmp_path))
+    assert [section for section, _ in begun] == list(gpu.SECTIONS)
+    assert all(0.0 < limit_s <= 0.45 * 200.0 for _, limit_s in begun)
+    assert outcome.conditions["incomplete"] == "resident: gpu_part took longer than 60 s and was stopped"
+    assert [row["name"] for row in gpu.read_findings(kept)] == list(gpu.SECTIONS)
 
 
 def test_without_a_gpu_it_is_a_sentence_and_exit_code_2(

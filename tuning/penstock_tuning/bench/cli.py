@@ -129,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds", type=float, default=230.0, metavar="S", help="stop after so long, with what there is (default 230)"
     )
     one.add_argument("--quick", action="store_true", help="few trips: to see that it works, not to publish")
+    one.add_argument("--found", type=Path, metavar="FILE", help="write each finding there as it comes, as JSON lines")
     one = _benchmark(names, "all", "every benchmark, with one table at the end")
     one.add_argument("--quick", action="store_true", help="a tenth of everything: to see that it works, not to publish")
     return parser

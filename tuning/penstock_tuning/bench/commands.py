@@ -84,7 +84,7 @@ def _planned(options: Namespace) -> dict[str, Callable[[Bench], Outcome]]:
     if options.name == "gpu":  # Apart: it runs where the daemon's libraries may not be.
         from penstock_tuning.bench import gpu
 
-        wanted = gpu.GpuSettings(options.index, options.quick, options.seconds)
+        wanted = gpu.GpuSettings(options.index, options.quick, options.seconds, options.found)
         return {"gpu": lambda bench: gpu.measure(wanted, bench)}
     from penstock_tuning.bench import (
         feed,

@@ -8,12 +8,16 @@
     busy_us        one state beside a Python thread that never waits, by the compiled loop and through the interpreter
 
 Bytes of a micro-batch: the weights once, and each state's words read and written.
+
+Sections follow one another, each in a process and a share of the time of its own: one that breaks the device, or hangs,
+is named in ``incomplete``, and the others are measured. What was found lies in the file of findings at once.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,8 +34,10 @@ _MIDDLE_UNITS: Final = 1024  # What the aims are for.
 _CELL_S: Final = 0.5
 _QUICK_CELL_S: Final = 0.03
 _TIMEOUT_S: Final = 230.0
+_LEAST_S: Final = 3.0  # A section that has less is not begun.
 _MIB: Final = 2**20
 
+SECTIONS: Final = {"graph": 0.45, "resident": 0.3, "sizes": 0.45, "plain": 0.3}  # Each's share of the time, at most.
 MODES: Final = ("graph", "resident", "eager", "cpu", "cupy_take", "cupy_dense", "engine", "engine_cpu")
 SHOWN: Final = (
     *("graph_1_1024_p50_us", "graph_1_1024_p99_us", "resident_1_1024_p99_us", "echo_us", "graph_over_echo"),
@@ -43,17 +49,20 @@ SHOWN: Final = (
 
 @dataclass(frozen=True)
 class GpuSettings:
-    """How long each cell may take, and for how long all of it."""
+    """How long each cell may take, for how long all of it, and where findings are kept; None for nowhere."""
 
     index: int = 0
     quick: bool = False
     timeout_s: float = _TIMEOUT_S
+    found: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.index <= 63:
             raise BenchError(f"--index must be from 0 to 63: index={self.index}")
         if not 10.0 <= self.timeout_s <= 3600.0:
             raise BenchError(f"--seconds must be from 10 to 3,600: seconds={self.timeout_s:g}")
+        if self.found is not None and not self.found.absolute().parent.is_dir():
+            raise BenchError(f"--found must lie in a folder that is there: found={str(self.found)!r}")
 
 
 def measure(settings: GpuSettings, bench: Bench) -> Outcome:
@@ -62,9 +71,10 @@ def measure(settings: GpuSettings, bench: Bench) -> Outcome:
     Raises:
         BenchError: there is no GPU to measure, or nothing at all could be measured.
     """
-    if missing := missing_device():
+    if missing := missing_device(settings.index):
         raise BenchError(missing)
-    found = bench.folder / "found.jsonl"
+    found = (settings.found or bench.folder / "found.jsonl").absolute()
+    found.unlink(missing_ok=True)
     plan = {
         "index": settings.index,
         "units": _UNITS,
@@ -74,12 +84,19 @@ def measure(settings: GpuSettings, bench: Bench) -> Outcome:
         "market_s": 10.0,
         "found": str(found),
     }
-    incomplete = ""
+    ends_s = time.monotonic() + settings.timeout_s
+    failures = []
     with bench.progress.step("gpu: every mode at every size", 150.0):
-        try:
-            run_part("gpu_part", plan, bench.folder, settings.timeout_s)
-        except BenchError as exc:
-            incomplete = str(exc)
+        for section, share in SECTIONS.items():
+            limit_s = min(share * settings.timeout_s, ends_s - time.monotonic())
+            if limit_s < _LEAST_S:
+                failures.append(f"{section}: no time was left")
+                continue
+            try:
+                run_part("gpu_part", plan | {"sections": [section]}, bench.folder, limit_s)
+            except BenchError as exc:
+                failures.append(f"{section}: {exc}")
+    incomplete = "; ".join(failures)
     findings = read_findings(found)
     if not findings:
         raise BenchError(f"nothing could be measured: {incomplete}")
@@ -87,7 +104,7 @@ def measure(settings: GpuSettings, bench: Bench) -> Outcome:
 
 
 def read_findings(path: Path) -> list[dict[str, Any]]:
-    """Return what the part has found so far; a last line that was cut off is left out."""
+    """Return what has been found so far; a line that was cut off when its section was stopped is left out."""
     if not path.is_file():
         return []
     found = []
@@ -95,7 +112,7 @@ def read_findings(path: Path) -> list[dict[str, Any]]:
         try:
             found.append(json.loads(line))
         except json.JSONDecodeError:
-            break
+            continue
     return found
 
 
@@ -107,6 +124,7 @@ def outcome_of(findings: list[dict[str, Any]], *, quick: bool, incomplete: str =
         "device": f"{device.get('name', 'unknown')}, {device.get('architecture', '')}, driver {device.get('driver', '')}",
         "incomplete": incomplete,
         "scale": "quick: few trips; the figures mean little" if quick else "full",
+        "software": {key: value for key, value in (_first(findings, "software") or {}).items() if key != "kind"},
         "model": "cyclic, 8 weights a unit, 16 inputs, three horizons, drawn at random",
         "plain": "CuPy and NumPy are handed features that are computed beforehand; the other modes compute them",
         "host_cores": len(os.sched_getaffinity(0)),

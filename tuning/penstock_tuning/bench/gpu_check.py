@@ -1,12 +1,14 @@
 """``make gpu-check``: whether this machine's GPU does what penstock promises, in one command, one table and 8 minutes.
 
-    tests       every test marked gpu; each is a row only where it failed or was skipped
+    agreement   tests of the bits, by graphs: what everything else stands on
     figures     penstock-bench gpu, with the aims beside them
+    resident, engine, faults, daemon, readings      every other test marked gpu
     exit code   0 where every test passed, none was left out for want of a card, and the benchmark is complete
 
 It needs Python, CuPy, NumPy, Numba, grpcio, protobuf and pytest, and neither an installed penstock nor a network: the
-folders of this checkout are put on PYTHONPATH. Each part has a limit of its own; what a part had found by then is
-printed. A missed aim is printed and fails nothing: it is a figure, not a fault.
+folders of this checkout are put on PYTHONPATH. Each part is a process with a limit of its own, so one that hangs or
+breaks the card costs no other part. After each, gpu-check.json is written anew, so whoever stops this early has what
+was found. A missed aim is printed and fails nothing: it is a figure, not a fault.
 
     python3 tuning/penstock_tuning/bench/gpu_check.py [--out FOLDER] [--quick]
 """
@@ -31,8 +33,20 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).resolve().parents[3]
 FOLDERS: Final = ("protos", "kernels", "daemon", "client", "tuning", "tests")
 NO_GPU: Final = "no GPU"  # How the reason of a test begins that was skipped for want of one.
-TESTS_TIMEOUT_S: Final = 210.0
-BENCH_TIMEOUT_S: Final = 220.0
+FIGURES: Final = "figures"
+PARTS: Final = {  # In this order, what tells most first; each in so many seconds at most.
+    "agreement": 110.0,
+    FIGURES: 210.0,
+    "resident": 100.0,
+    "engine": 80.0,
+    "faults": 60.0,
+    "daemon": 60.0,
+    "readings": 30.0,
+}
+TOTAL_S: Final = 440.0  # All of them; to stop the last one takes 20 more at most.
+MODULES: Final = {"resident": "agreement"}  # Tests of which module, where it is not the part's own.
+CHOSEN: Final = {"agreement": "not resident", "resident": "resident"}  # Which of its tests, as pytest's -k.
+_LEAST_S: Final = 5.0  # A part that has less is not begun.
 _BENCH_SPARE_S: Final = 20.0  # The benchmark stops by itself so much earlier, and prints what it has.
 _STOP_TIMEOUT_S: Final = 10.0
 _LAST_LINES: Final = 12
@@ -48,43 +62,107 @@ class Part:
         failures: a phrase for each thing that is wrong.
         rows: of the table: what, how it went.
         found: for the JSON.
+        no_card: there is none to be had, so no other part need begin.
     """
 
     name: str
     failures: list[str] = field(default_factory=list)
     rows: list[tuple[str, str]] = field(default_factory=list)
     found: dict[str, Any] = field(default_factory=dict)
+    no_card: bool = False
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run keeps what it finds, and what it was asked for."""
+
+    folder: Path
+    quick: bool = False
+
+    @property
+    def log(self) -> Path:
+        """What the parts said, one after the other."""
+        return self.folder / "gpu-check.log"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run both parts, print the table, and return the exit code."""
+    """Run all parts, print the table, and return the exit code."""
     parser = argparse.ArgumentParser(prog="make gpu-check", description="Check this machine's GPU: tests and figures.")
     parser.add_argument(
-        "--out", type=Path, default=None, metavar="FOLDER", help="for the JSON (default: $OUT, or none)"
+        "--out", type=Path, default=None, metavar="FOLDER", help="for what is found (default: $OUT, or none)"
     )
     parser.add_argument("--quick", action="store_true", help="few trips: to see that it works")
     options = parser.parse_args(arguments)
     out = options.out or (Path(os.environ["OUT"]) if os.environ.get("OUT") else None)
+    before = signal.signal(signal.SIGTERM, _interrupt)  # A part that runs is ended, whoever ends us.
+    try:
+        with tempfile.TemporaryDirectory(prefix="penstock-gpu-check-") as name:
+            folder = (out or Path(name)).absolute()
+            folder.mkdir(parents=True, exist_ok=True)
+            return check(Place(folder, options.quick))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def check(place: Place) -> int:
+    """Run all parts in *place*, print the table, and return the exit code."""
+    place.log.unlink(missing_ok=True)
     started_s = time.monotonic()
-    parts = [check_tests()]
-    parts.append(check_bench(quick=options.quick))
-    elapsed_s = time.monotonic() - started_s
-    found = {part.name: part.found | {"failures": part.failures} for part in parts}
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "gpu-check.json").write_text(json.dumps(found, indent=2), encoding="utf-8")
-    print(report(parts, elapsed_s))
+    parts: list[Part] = []
+    stopped = False
+    for name, limit_s in PARTS.items():
+        left_s = started_s + TOTAL_S - time.monotonic()
+        try:
+            if left_s < _LEAST_S:
+                parts.append(Part(name, [f"{name}: not begun, since no time was left"]))
+            else:
+                parts.append(check_part(name, min(limit_s, left_s), place))
+        except KeyboardInterrupt:
+            stopped = True
+            parts.append(Part(name, [f"{name}: stopped from outside"]))
+        elapsed_s = time.monotonic() - started_s
+        ended = stopped or parts[-1].no_card or name == list(PARTS)[-1]
+        save(place, parts, elapsed_s, ended=ended)
+        print(f"--- {name}: {'FAILED' if parts[-1].failures else 'passed'}, {elapsed_s:.0f} s so far", flush=True)
+        if ended:
+            break
+    print(report(parts, time.monotonic() - started_s))
     return 1 if any(part.failures for part in parts) else 0
 
 
-def check_tests(timeout_s: float = TESTS_TIMEOUT_S) -> Part:
-    """Run the tests marked gpu."""
-    part = Part("tests")
-    with tempfile.TemporaryDirectory(prefix="penstock-gpu-check-") as name:
-        results = Path(name) / "results.xml"
+def check_part(name: str, timeout_s: float, place: Place) -> Part:
+    """Run one part."""
+    if name == FIGURES:
+        return check_bench(timeout_s, place)
+    return check_tests(name, timeout_s, place)
+
+
+def save(place: Place, parts: Sequence[Part], elapsed_s: float, *, ended: bool) -> None:
+    """Write gpu-check.json: all that was found, and first which tests passed and what failed; whole, or not at all."""
+    failures = [failure for part in parts for failure in part.failures]
+    cases = [case for part in parts for case in part.found.get("cases", [])]
+    found: dict[str, Any] = {
+        "verdict": "failed" if failures else "passed" if ended else "under way",
+        "elapsed_s": round(elapsed_s, 1),
+        "failures": failures,
+        "passed": [case["name"] for case in cases if case["outcome"] == "passed"],
+    }
+    found |= {part.name: part.found | {"failures": part.failures} for part in parts}
+    written = place.folder / "gpu-check.json.new"
+    written.write_text(json.dumps(found, indent=2), encoding="utf-8")
+    written.replace(place.folder / "gpu-check.json")
+
+
+def check_tests(name: str, timeout_s: float, place: Place) -> Part:
+    """Run the tests of one part."""
+    part = Part(name)
+    module = ROOT / "tests" / "gpu" / f"test_cuda_{MODULES.get(name, name)}.py"
+    with tempfile.TemporaryDirectory(prefix="penstock-gpu-check-") as folder:
+        results = Path(folder) / "results.xml"
         command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "tests" / "gpu" / "bare.ini"), f"--rootdir={ROOT}"]
-        command += [str(ROOT / "tests" / "gpu"), "-m", "gpu", "-v", "-p", "no:cacheprovider", f"--junitxml={results}"]
-        code, said = run(command, timeout_s)
+        command += [str(module), "-m", "gpu", "-v", "-p", "no:cacheprovider", f"--junitxml={results}"]
+        command += ["-k", CHOSEN[name]] if name in CHOSEN else []
+        code, said = run(command, timeout_s, place.log)
         cases = read_results(results) or read_progress(said)
     part.found = {"cases": cases, "exit_code": code}
     judge_tests(part, cases, code, said, timeout_s)
@@ -94,7 +172,8 @@ def check_tests(timeout_s: float = TESTS_TIMEOUT_S) -> Part:
 def judge_tests(part: Part, cases: list[dict[str, str]], code: int | None, said: str, timeout_s: float) -> None:
     """Write rows and failures: all must pass, and a test that needs a card and got none is a failure here."""
     passed = sum(case["outcome"] == "passed" for case in cases)
-    part.rows.append(("tests passed", str(passed)))
+    part.rows.append((f"{part.name}: tests passed", str(passed)))
+    part.no_card = bool(cases) and all(case["why"].startswith(NO_GPU) for case in cases)
     alike: dict[tuple[str, str], list[str]] = {}
     for case in cases:
         if case["outcome"] != "passed":
@@ -106,25 +185,26 @@ def judge_tests(part: Part, cases: list[dict[str, str]], code: int | None, said:
         else:
             part.rows.append((which, f"{outcome}: {why}"))
     if code is None:
-        part.failures.append(f"the tests took longer than {timeout_s:.0f} s; see their last lines above")
+        part.failures.append(f"{part.name}: the tests took longer than {timeout_s:.0f} s; see their last lines above")
     elif code != 0 and not part.failures:
-        part.failures.append(f"pytest ended with {code}: {last_lines(said, 3)}")
+        part.failures.append(f"{part.name}: pytest ended with {code}: {last_lines(said, 3)}")
     if not passed and not part.failures:
-        part.failures.append("no test ran")
+        part.failures.append(f"{part.name}: no test ran")
 
 
-def check_bench(timeout_s: float = BENCH_TIMEOUT_S, *, quick: bool = False) -> Part:
+def check_bench(timeout_s: float, place: Place) -> Part:
     """Run the benchmark."""
-    part = Part("figures")
-    command = [sys.executable, "-m", "penstock_tuning.bench.cli", "gpu", "--json", "--quiet"]
-    command += ["--seconds", f"{timeout_s - _BENCH_SPARE_S:.0f}", *(["--quick"] if quick else [])]
-    code, said = run(command, timeout_s)
-    judge_bench(part, code, said, timeout_s)
+    part = Part(FIGURES)
+    found = place.folder / "gpu-findings.jsonl"
+    command = [sys.executable, "-m", "penstock_tuning.bench.cli", "gpu", "--json", "--quiet", "--found", str(found)]
+    command += ["--seconds", f"{max(timeout_s - _BENCH_SPARE_S, 10.0):.0f}", *(["--quick"] if place.quick else [])]
+    code, said = run(command, timeout_s, place.log)
+    judge_bench(part, code, said, timeout_s, found)
     return part
 
 
-def judge_bench(part: Part, code: int | None, said: str, timeout_s: float) -> None:
-    """Write rows and failures from what the benchmark printed."""
+def judge_bench(part: Part, code: int | None, said: str, timeout_s: float, findings: Path | None = None) -> None:
+    """Write rows and failures from what the benchmark printed, or, where it did not end, from its file of findings."""
     start = said.find("{")
     try:
         part.found = json.JSONDecoder().raw_decode(said, start)[0] if start >= 0 and code == 0 else {}
@@ -133,7 +213,9 @@ def judge_bench(part: Part, code: int | None, said: str, timeout_s: float) -> No
     if not part.found:
         why = f"took longer than {timeout_s:.0f} s" if code is None else f"ended with {code}"
         part.failures.append(f"penstock-bench gpu {why}: {last_lines(said, 3)}")
-        return
+        part.found = _found_by_then(findings)
+        if not part.found:
+            return
     from penstock_tuning.bench.gpu import SHOWN, table
     from penstock_tuning.bench.outcome import number_text
 
@@ -151,6 +233,13 @@ def judge_bench(part: Part, code: int | None, said: str, timeout_s: float) -> No
         part.failures.append(f"the benchmark is incomplete: {part.found['incomplete']}")
 
 
+def _found_by_then(findings: Path | None) -> dict[str, Any]:
+    from penstock_tuning.bench.gpu import outcome_of, read_findings
+
+    found = read_findings(findings) if findings is not None else []
+    return outcome_of(found, quick=False).as_json({}) if found else {}
+
+
 def report(parts: Sequence[Part], elapsed_s: float) -> str:
     """Return the one table that is printed last."""
     lines = ["", *next((part.found["table"] for part in parts if "table" in part.found), []), ""]
@@ -161,8 +250,13 @@ def report(parts: Sequence[Part], elapsed_s: float) -> str:
     return "\n".join([*lines, f"| gpu-check {verdict} | {elapsed_s:.0f} s |"])
 
 
-def run(command: Sequence[str], timeout_s: float) -> tuple[int | None, str]:
+def run(command: Sequence[str], timeout_s: float, log: Path) -> tuple[int | None, str]:
     """Run *command* with our folders on its path, echo what it says, and stop it with all its children when time is up.
+
+    Args:
+        command: ours.
+        timeout_s: until it is stopped.
+        log: what it says is added there as it comes.
 
     Returns:
         Its exit code, None where it was stopped; and what it said.
@@ -171,7 +265,8 @@ def run(command: Sequence[str], timeout_s: float) -> tuple[int | None, str]:
         "PYTHONPATH": os.pathsep.join([*(str(ROOT / folder) for folder in FOLDERS), os.environ.get("PYTHONPATH", "")]),
         "PYTHONUNBUFFERED": "1",
     }
-    with tempfile.TemporaryFile("w+b") as out:
+    with log.open("a+b") as out:
+        start = out.seek(0, os.SEEK_END)
         process = subprocess.Popen(  # noqa: S603 - Ours.
             command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
         )
@@ -181,10 +276,14 @@ def run(command: Sequence[str], timeout_s: float) -> tuple[int | None, str]:
             code = None
         finally:
             _end(process)
-        out.seek(0)
+        out.seek(start)
         said = out.read().decode(errors="replace")
     print(said if code != 0 else last_lines(said, 1).replace(" | ", "\n"), flush=True)
     return code, said
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
+from typing import Any, Final
 
 from penstock_daemon.device.backend import DeviceBackend, DeviceError
 from penstock_tuning.bench.errors import BenchError
+
+_NO_CUPY: Final = "CuPy is not installed; pip install 'penstock[cuda12]' or 'penstock[cuda13]'"
 
 
 def open_cuda(index: int = 0) -> tuple[DeviceBackend, Any]:
@@ -16,9 +18,7 @@ def open_cuda(index: int = 0) -> tuple[DeviceBackend, Any]:
         BenchError: no such device can be had here.
     """
     if importlib.util.find_spec("cupy") is None:
-        raise BenchError(
-            "no GPU can be measured: CuPy is not installed; pip install 'penstock[cuda12]' or 'penstock[cuda13]'"
-        )
+        raise BenchError(f"no GPU can be measured: {_NO_CUPY}")
     try:
         import cupy
 
@@ -29,11 +29,17 @@ def open_cuda(index: int = 0) -> tuple[DeviceBackend, Any]:
         raise BenchError(f"no GPU can be measured: {exc}") from exc
 
 
-def missing_device() -> str:
-    """Return why no CUDA device can be had here, or nothing where one can."""
+def missing_device(index: int = 0) -> str:
+    """Return why no CUDA device *index* can be had here, or nothing where one is.
+
+    It is not opened: a GPU in exclusive mode takes one process, which is the one that measures.
+    """
+    if importlib.util.find_spec("cupy") is None:
+        return f"no GPU can be measured: {_NO_CUPY}"
+    from penstock_daemon.device.cuda_driver import count_devices, import_cuda
+
     try:
-        backend, _ = open_cuda()
-    except BenchError as exc:
-        return str(exc)
-    backend.close()
-    return ""
+        count = count_devices(import_cuda())
+    except DeviceError as exc:
+        return f"no GPU can be measured: {exc}"
+    return "" if index < count else f"no GPU can be measured: --index must be below {count}, was {index}"

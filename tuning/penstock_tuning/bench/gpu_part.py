@@ -2,6 +2,7 @@
 
 Each finding is written to a file of JSON lines as soon as it is known, so what was measured before a fault or a
 time-out is kept. A cell is one mode at one number of states and units; it repeats for about the seconds it is given.
+Each section has a process of its own, so that what breaks the device in one is not the end of the others.
 
     trip     host to host: the host begins to write a micro-batch of one tick for each state, until it sees the answer
     echo     the same for a graph whose kernel only says that it ran: what no micro-batch can beat
@@ -14,7 +15,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,7 @@ from penstock_kernels.drive import run_features
 from penstock_kernels.model import Model
 from penstock_kernels.packed import pack
 from penstock_tuning.bench import gpu_engine, gpu_loop, gpu_sides
+from penstock_tuning.bench.gpu import SECTIONS
 from penstock_tuning.bench.gpu_lane import Lane, Transfer, Visit
 from penstock_tuning.bench.gpu_resident import ResidentLane
 from penstock_tuning.bench.kernel_sides import drawn_model
@@ -75,29 +77,40 @@ class Bench:
         market = simulate(MarketSettings(ticks_per_second=2_000), plan["market_s"])
         self.ticks = market.ticks[market.ticks["instrument_id"] == market.ticks["instrument_id"][0]]
 
-    def run(self, context_s: float) -> None:
-        """Measure everything; what matters most comes first."""
+    def run(self, context_s: float, sections: Iterable[str] = SECTIONS) -> None:
+        """Measure *sections*; within each, what matters most comes first."""
         self._emit({"kind": "device"} | asdict(self._backend.facts))
         states, middle = max(self._plan["states"]), self._plan["middle_units"]
-        self._start(context_s, states, middle)
-        for units in sorted(self._plan["units"], key=lambda units: units != middle):
-            model = drawn_model("cyclic", units, FAN_IN)
-            lane = self._lane(model, states)
-            if units == middle:
-                self._echo(lane)
-                self._bursts(lane)
-                self._busy(lane)
-            for count in self._plan["states"]:
-                self._graph(lane, units, count)
-                self._eager(lane, units, count)
-                self._cpu(model, units, count)
-            self._resident(model, units)
-            self._memory(lane, model, units)
-        self._transfers(middle)
-        self._bandwidth()
-        self._engines(middle)
-        for units in self._plan["units"]:
-            self._plain(drawn_model("cyclic", units, FAN_IN), units)
+        others = [units for units in self._plan["units"] if units != middle]
+        for section in sections:
+            if section == "graph":
+                self._start(context_s, states, middle)
+                self._sizes(middle, states, also=(self._echo, self._bursts, self._busy))
+                self._bandwidth()
+            elif section == "resident":
+                for units in (middle, *others):
+                    self._resident(drawn_model("cyclic", units, FAN_IN), units)
+            elif section == "sizes":
+                self._transfers(middle)
+                self._engines(middle)
+                for units in others:
+                    self._sizes(units, states)
+            else:
+                assert section == "plain", f"no section: {section!r}"
+                for units in (middle, *others):
+                    self._plain(drawn_model("cyclic", units, FAN_IN), units)
+
+    def _sizes(self, units: int, states: int, also: Sequence[Callable[[Lane], None]] = ()) -> None:
+        model = drawn_model("cyclic", units, FAN_IN)
+        lane = self._lane(model, states)
+        self._memory(lane, model, units)
+        for count in self._plan["states"]:
+            self._graph(lane, units, count)
+            self._eager(lane, units, count)
+            self._cpu(model, units, count)
+            if count == min(self._plan["states"]):
+                for measure_more in also:
+                    measure_more(lane)
 
     def _lane(self, model: Model, states: int, transfer: Transfer = Transfer.STAGED) -> Lane:
         items_max = max(states, BURST_TICKS)
@@ -343,8 +356,17 @@ def busy_thread() -> Iterator[None]:
         thread.join()
 
 
+def software(arrays: Any) -> dict[str, str]:
+    """Return the versions of CuPy, of the CUDA that it was built for, and of NVRTC; what can't be told is left out."""
+    found = {"cupy": str(arrays.__version__)}
+    with contextlib.suppress(AttributeError, RuntimeError, OSError):
+        found["cuda"] = str(arrays.cuda.driver.get_build_version())
+        found["nvrtc"] = ".".join(map(str, arrays.cuda.nvrtc.getVersion()))
+    return found
+
+
 def measure(plan: Plan) -> dict[str, Any]:
-    """Open the CUDA device, measure, and write each finding to plan["found"].
+    """Open the CUDA device, measure plan["sections"], and write each finding to plan["found"].
 
     Raises:
         DeviceError: there is none, or it failed.
@@ -353,6 +375,7 @@ def measure(plan: Plan) -> dict[str, Any]:
 
     path = Path(plan["found"])
     with path.open("a", encoding="utf-8") as out:
+        out.write("\n")  # After a line that was cut off when the section before was stopped.
 
         def emit(finding: Finding) -> None:
             out.write(json.dumps(finding) + "\n")
@@ -362,7 +385,9 @@ def measure(plan: Plan) -> dict[str, Any]:
         backend, arrays = open_cuda(int(plan["index"]))
         try:
             context_s = time.perf_counter() - started_s
-            Bench(backend, arrays, plan, emit, lambda: open_cuda(int(plan["index"]))[0]).run(context_s)
+            emit({"kind": "software"} | software(arrays))
+            bench = Bench(backend, arrays, plan, emit, lambda: open_cuda(int(plan["index"]))[0])
+            bench.run(context_s, plan["sections"])
         finally:
             backend.close()
     return {}
