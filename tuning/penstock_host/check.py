@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from penstock_host.change.journal import Journal
 from penstock_host.checklist.catalogue import ITEMS
@@ -18,6 +18,10 @@ from penstock_host.profile import Profile
 
 if TYPE_CHECKING:
     from penstock_host.host import Host
+
+_RIVALS: Final = frozenset(
+    {"tuned", "power-profiles-daemon", "thermald", "cpufreqd", "auto-cpufreq", "tlp", "numad", "ksmtuned"}
+)
 
 
 def selected(profile: Profile) -> list[Item]:
@@ -71,5 +75,18 @@ def _contested(host: Host, setting: Setting, journal: Journal) -> Setting:
     now = setting.knob.read(host)
     if entry.is_ours(now) or setting.knob.same(now, entry.original):
         return setting
-    mend = f"somebody changed it since penstock-tune set {setting.knob.show(entry.written)}; --force overrides"
+    who = _rival(host, setting.knob.label) or "somebody"
+    mend = f"{who} changed it since penstock-tune set {setting.knob.show(entry.written)}; --force overrides"
     return replace(setting, status=Status.CONFLICT, mend=mend)
+
+
+def _rival(host: Host, label: str) -> str:
+    """Return which program that is known to set such things runs here, and so may have changed *label*; or nothing."""
+    rivals = {"irqbalance"} if "/irq/" in label else _RIVALS
+    for process, words in host.processes():
+        # A script comes after its interpreter and that one's flags.
+        names = [word.rsplit("/", 1)[-1] for word in words[:3]]
+        found = next((name for name in names if name in rivals), None)
+        if found:
+            return f"somebody, perhaps {found} (process {process}: stop it, or change its profile),"
+    return ""

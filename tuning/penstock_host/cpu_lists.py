@@ -12,6 +12,7 @@ from penstock_host.affinity import format_cpus
 __all__ = ["format_cpus", "format_mask", "parse_cpus", "parse_mask"]
 
 CPUS_MAX: Final = 8192  # What kernels are built for at most; a larger number is no CPU.
+_TEXT_MAX: Final = 8 * CPUS_MAX  # Longer than every second CPU by itself.
 _GROUP_BITS: Final = 32
 _DIGITS: Final = frozenset("0123456789abcdefABCDEF")
 
@@ -23,7 +24,7 @@ def parse_cpus(text: str) -> frozenset[int]:
         ValueError: it is no list of CPUs.
     """
     cpus: set[int] = set()
-    text = text.strip()
+    text = _bounded(text)
     if text in {"", "(null)"}:
         return frozenset()
     for part in text.split(","):
@@ -44,13 +45,20 @@ def parse_mask(text: str) -> frozenset[int]:
         ValueError: it is no mask.
     """
     bits = 0
-    for group in text.strip().split(","):
+    text = _bounded(text)
+    for group in text.split(","):
         if not group or len(group) > _GROUP_BITS // 4 or set(group) - _DIGITS:
             raise ValueError(f"a CPU mask must be hexadecimal, was {text!r}")
         bits = bits << _GROUP_BITS | int(group, 16)
     if bits >> CPUS_MAX:
         raise ValueError(f"a CPU mask must have at most {CPUS_MAX} bits, was {text!r}")
     return frozenset(cpu for cpu in range(bits.bit_length()) if bits >> cpu & 1)
+
+
+def _bounded(text: str) -> str:
+    if len(text) > _TEXT_MAX:
+        raise ValueError(f"CPUs must take at most {_TEXT_MAX} characters, was {len(text)}")
+    return text.strip()
 
 
 def format_mask(cpus: frozenset[int]) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CPU: Final = "/sys/devices/system/cpu"
 NODE: Final = "/sys/devices/system/node"
+P_CORES: Final = "/sys/devices/cpu_core/cpus"  # Of a processor that has E cores too.
 _NVIDIA: Final = "0x10de"
 _CORES_PER_LINE: Final = 32
 _CORES_FOR_TWO: Final = 6  # A node with this many cores can spare one for the engine and one for the event loop.
@@ -99,7 +100,7 @@ def read_topology(host: Host) -> Topology:
     elif isolated and not _faults(isolated, siblings, online, nodes):
         hot, chosen = isolated, "isolated already"
     else:
-        hot = _choose(cores, nodes, gpu, nic)
+        hot = _choose(cores, _strong(host, cores), nodes, gpu, nic)
         chosen = "chosen here; --hot-cores for others" if hot else "no core can be set aside"
     beside = frozenset[int]().union(*(siblings[cpu] for cpu in hot)) - hot
     return Topology(online, cores, packages, nodes, hot, beside, chosen, nic, gpu)
@@ -174,14 +175,28 @@ def _letter(topology: Topology, cpu: int) -> str:
     return "H" if cpu in topology.hot else "s" if cpu in topology.siblings else "."
 
 
+def _strong(host: Host, cores: tuple[frozenset[int], ...]) -> frozenset[int]:
+    """Return the CPUs of the strongest kind, where a processor has several: Intel's P beside E, Arm's big beside little."""
+    strong = _list(host, P_CORES)
+    if strong:
+        return strong
+    capacity = {core: _number(host, f"{CPU}/cpu{min(core)}/cpu_capacity", 0) for core in cores}
+    most = max(capacity.values())
+    return frozenset[int]().union(*(core for core in cores if capacity[core] == most))
+
+
 def _choose(
-    cores: tuple[frozenset[int], ...], nodes: dict[int, frozenset[int]], gpu: Device | None, nic: Device | None
+    cores: tuple[frozenset[int], ...],
+    strong: frozenset[int],
+    nodes: dict[int, frozenset[int]],
+    gpu: Device | None,
+    nic: Device | None,
 ) -> frozenset[int]:
-    """Choose the last cores of the node where the GPU, else the network card is, else of the last node."""
+    """Choose the last strong cores of the node where the GPU, else the network card is, else of the last node."""
     preferred = [device.node for device in (gpu, nic) if device and device.node in nodes]
     for node in [*preferred, *sorted(nodes, reverse=True)]:
         local = [core for core in cores if core & nodes[node]]
-        free = [core for core in local if 0 not in core]
+        free = sorted((core for core in local if 0 not in core), key=lambda core: bool(core & strong))
         count = 2 if len(local) >= _CORES_FOR_TWO else 1
         if len(local) > count and len(free) >= count:
             # The first thread of each: the choice stays the same once the others are offline.

@@ -101,7 +101,9 @@ class TreeKernel:
             if word not in choices:
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), name)
             bare = _CHOICE.sub(r"\1", text)
-            return re.sub(rf"(?<!\S){re.escape(word)}(?!\S)", f"[{word}]", bare, count=1).encode()
+            return re.sub(rf"(?<!\S){re.escape(word)}(?!\S)", f"[{word}]", bare, count=1).encode(
+                "utf-8", "surrogateescape"
+            )
         return data
 
     def _interrupt(self, effective: Path, name: str, data: bytes, spare: Path) -> None:

@@ -121,7 +121,7 @@ class Journal:
 
     def is_managed(self, knob: Knob) -> bool:
         """Whether the kernel refused to let *knob*, an interrupt's, be moved."""
-        return self.refused.get(knob.words) in _NOT_MOVED and "smp_affinity" in knob.label
+        return self.refused.get(knob.words) in _NOT_MOVED and "/smp_affinity" in knob.label
 
     def undone(self, entry: Entry) -> None:
         """Say that the original is back."""

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from penstock_host.host import Host
 
 P: Final = Persistence.PROCESS
-WRITERS: Final = ("chronyd", "ntpd", "systemd-timesyncd", "phc2sys", "openntpd")
+WRITERS: Final = (
+    "chronyd", "ntpd", "systemd-timesyncd", "openntpd", "ntp-daemon", "ptpd", "ptpd2", "sfptpd",
+)  # fmt: skip
 _ONLY_READ: Final = ("none: it is only read", "nothing to undo")
 
 
@@ -89,6 +91,8 @@ def _sets_system_clock(words: list[str]) -> bool:
         # By itself it sets the clock that -c names; with -a the cards' alone, unless -r adds the system's.
         into_card = any(one == "-c" and other != "CLOCK_REALTIME" for one, other in itertools.pairwise(words))
         return not into_card and ("a" not in flags or "r" in flags)
+    if name == "ptp4l":
+        return "S" in flags  # With software stamps it has no card's clock to set.
     return name in WRITERS
 
 

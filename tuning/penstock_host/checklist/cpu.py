@@ -24,7 +24,7 @@ from penstock_host.checklist.items import (
 )
 from penstock_host.checklist.knobs import ControllerKnob, PartitionKnob
 from penstock_host.cpu_lists import format_cpus, format_mask, parse_cpus, parse_mask
-from penstock_host.faults import AbsentError
+from penstock_host.faults import AbsentError, UnreadableError
 from penstock_host.latency import DEVICE, NO_LIMIT_US, holders, latency_limit_us
 from penstock_host.topology import CPU
 
@@ -87,6 +87,20 @@ def _isolation(host: Host) -> Iterable[Setting]:
         mend=f"{partition.shell(f'{words} isolated')}; then start penstockd in it (its cgroup.procs) with every "
         f"thread pinned; or {boot_mend(host, parameter)}",
     )
+    if ours:
+        yield from _members(host)
+
+
+def _members(host: Host) -> Iterable[Setting]:
+    """Yield where each daemon is, as far as it is told: from outside our partition nobody can use its CPUs."""
+    name = PARTITION.removeprefix(GROUPS)
+    for process in host.daemons():
+        group = re.search(r"^0::(.*)$", host.read_or(f"/proc/{process}/cgroup"), re.MULTILINE)
+        if group:
+            yield judge(
+                f"control group of penstockd {process}", f"{group[1]}/".startswith(f"{name}/"), name, group[1],
+                f"start it there, as root: echo $$ > {PARTITION}/cgroup.procs, and exec penstockd in the same shell",
+            )  # fmt: skip
 
 
 def _nohz(host: Host) -> Iterable[Setting]:
@@ -173,6 +187,11 @@ def _sleep(host: Host) -> Iterable[Setting]:
         limit_us = latency_limit_us(host)
     except AbsentError as fault:
         yield absent(DEVICE, str(fault), wanted=wanted)
+        yield from per_cpu
+        return
+    except UnreadableError:
+        if not narrow:
+            raise
         yield from per_cpu
         return
     held = sorted(holders(host, host.daemons()))

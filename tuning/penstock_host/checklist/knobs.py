@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from penstock_host.cpu_lists import format_cpus, parse_cpus, parse_mask
-from penstock_host.faults import AbsentError, UnreadableError
+from penstock_host.faults import AbsentError, UnreadableError, WriteRefusedError
 
 if TYPE_CHECKING:
     from penstock_host.host import Host
@@ -226,6 +226,13 @@ class PartitionKnob(Knob):
     def write(self, host: Host, text: str) -> None:
         """Make the group with the CPUs and kind of *text*, or remove it."""
         if text == "absent":
+            inside = host.read_or(f"{self.folder}/cgroup.procs").split()
+            if inside:
+                # Before anything is written: half of it would be nobody's value.
+                raise WriteRefusedError(
+                    f"{self.folder}: must be empty, was the group of process {', '.join(inside)}; end it, or write it into "
+                    "another group's cgroup.procs"
+                )
             if host.exists(f"{self.folder}/cpuset.cpus.partition"):
                 host.write(f"{self.folder}/cpuset.cpus.partition", "member\n")
             if host.exists(self.folder):
