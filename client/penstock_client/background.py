@@ -6,15 +6,19 @@ fault (grpc/grpc#25364).
 
     users > 0      the thread runs
     users == 0     there is no thread
+
+A forked child has a copy of all of this and no thread: the loop and the sessions stay its parent's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import threading
+import weakref
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 _T = TypeVar("_T")
 
@@ -34,10 +38,25 @@ def _ignore_late_wake_up(loop: asyncio.AbstractEventLoop, context: dict[str, Any
     loop.default_exception_handler(context)
 
 
+class User(Protocol):
+    """A session on the loop, as far as the loop knows it."""
+
+    def forked_off(self) -> None:
+        """Hear, in a forked child, that it stays the parent's."""
+
+    def leave_at_exit(self) -> None:
+        """Hear that the loop is about to stop for good: who waits for answers gets the session's end, and no error."""
+
+
 class BackgroundLoop:
     """The loop, its thread, and how many sessions use them."""
 
     def __init__(self) -> None:
+        self._sessions: weakref.WeakSet[User] = weakref.WeakSet()
+        self._kept: list[object] = []  # The parent's: what is freed with it in a child would warn, or close.
+        self._begin()
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -56,6 +75,18 @@ class BackgroundLoop:
                 self._loop = loop
             return self._loop
 
+    def tell(self, session: User) -> None:
+        """Have *session* told of every fork, and of the exit, for as long as anybody has it."""
+        self._sessions.add(session)
+
+    def after_fork(self) -> None:
+        """Leave to the parent, in a forked child, what is the parent's; a session of the child's own begins anew."""
+        for session in self._sessions:
+            session.forked_off()
+        self._kept += [self._loop, *self._sessions]
+        self._sessions.clear()
+        self._begin()
+
     def release(self) -> None:
         """Give the loop back; the last one stops it and waits for its thread."""
         with self._lock:
@@ -65,6 +96,8 @@ class BackgroundLoop:
 
     def stop_at_exit(self) -> None:
         """Stop the loop whoever still uses it: the interpreter is about to go."""
+        for session in list(self._sessions):
+            session.leave_at_exit()
         with self._lock:
             self._stop()
 
@@ -97,3 +130,4 @@ def run_on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) -> _T
 
 background = BackgroundLoop()
 atexit.register(background.stop_at_exit)
+os.register_at_fork(after_in_child=background.after_fork)

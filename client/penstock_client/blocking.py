@@ -84,7 +84,8 @@ class BlockingSession:
         self._inbox: deque[memoryview] = deque()  # Accepted here, not yet there.
         self._pump_called = False
         self._next_sequence = 0
-        self._used = self._closed = False
+        self._used = self._closed = self._forked = False
+        self._parents: tuple[SessionCore | None, asyncio.AbstractEventLoop | None] = (None, None)
 
     def __enter__(self) -> Self:
         """Open the session; see open()."""
@@ -110,6 +111,7 @@ class BlockingSession:
             background.release()
             raise
         self._loop, self._core, self._next_sequence = loop, core, core.next_sequence
+        background.tell(self)
 
     def close(self) -> None:
         """Leave within about a second; ticks without an answer get none. ``with`` does it."""
@@ -234,9 +236,24 @@ class BlockingSession:
     async def _open_core(self, core: SessionCore) -> None:
         await core.open()
 
+    def forked_off(self) -> None:
+        """Hear, in a forked child, that the session stays the parent's: every verb but close() says so from now on."""
+        self._parents = self._core, self._loop  # Freed here, they would talk to gRPC, which does not live in a child.
+        self._core, self._loop, self._forked = None, None, True
+
+    def leave_at_exit(self) -> None:
+        """Hear that the loop is about to stop for good: a thread that waits sees the session's end, and no error."""
+        if self._core is not None:
+            self._core.leave()
+
     # --- In the callers' threads ------------------------------------------------------------------------------------
 
     def _opened(self) -> SessionCore:
+        if self._forked:
+            raise LocalUsageError(
+                "a session belongs to the process that opened it, and this one was forked from it: call connect() in the "
+                "process that uses it, and start processes by spawn or exec"
+            )
         if self._core is None:
             raise LocalUsageError("the session must be open first: enter it with 'with', or call open()")
         return self._core

@@ -167,6 +167,10 @@ class SessionCore:
             if self._supervisor is not None:
                 self._supervisor.cancel()
 
+    def leave(self) -> None:
+        """Take the end of the loop, when it comes, for a close() and not for a loss; may be called in any thread."""
+        self._desk.closing, self.usable = True, False
+
     async def close(self) -> None:
         """End the session within a bound; ticks without an answer get none. Does nothing the second time."""
         self._desk.closing, self.usable = True, False

@@ -66,7 +66,7 @@ int main(int count, char **arguments) {
         fprintf(stderr, "PENSTOCK_RING_ADDRESS and PENSTOCK_RING_TOKEN must name a segment: start me with the launcher\n");
         return 2;
     }
-    if (penstock_attach(&ring, path, token, sentence, sizeof sentence) != 0) {
+    if (penstock_attach(&ring, path, token, PENSTOCK_ATTACH_MS, sentence, sizeof sentence) != 0) {
         fprintf(stderr, "not attached: %s\n", sentence);
         return 1;
     }

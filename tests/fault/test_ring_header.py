@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -173,6 +176,27 @@ def test_a_token_that_was_used_is_refused_in_words(rings_daemon: RunningDaemon, 
     done = launched(rings_daemon, "sh", "-c", f"{example} 3 && {example} 3")
     assert done.returncode != 0
     assert "not attached: " in done.stderr
+
+
+@pytest.mark.parametrize("connections", [0, 2], ids=["no reply", "no room to connect"])
+def test_a_daemon_that_stands_still_is_given_up_after_the_timeout(tmp_path: Path, connections: int):
+    flags = ("-x", "c", "-std=c11", "-D_GNU_SOURCE", "-DPENSTOCK_ATTACH_MS=20")
+    impatient = compiled(EXAMPLE.read_text(), tmp_path / "impatient", *flags)
+    path = str(tmp_path / "a.sock")
+    with contextlib.ExitStack() as held:
+        listener = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        listener.bind(path)
+        listener.listen(0 if connections else 1)
+        for _ in range(connections):
+            waiting = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK))
+            with contextlib.suppress(BlockingIOError):
+                waiting.connect(path)
+        named = {"PENSTOCK_RING_ADDRESS": path, "PENSTOCK_RING_TOKEN": "00" * layout.TOKEN_BYTES}
+        done = subprocess.run(
+            [impatient], capture_output=True, text=True, check=False, timeout=60, env=os.environ | named
+        )
+    assert done.returncode == 1
+    assert done.stderr == f"not attached: the daemon's socket for shared memory: {os.strerror(errno.ETIMEDOUT)}\n"
 
 
 def test_the_launcher_tells_what_is_wrong(rings_daemon: RunningDaemon, example: Path):

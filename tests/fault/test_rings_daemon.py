@@ -159,3 +159,48 @@ def test_a_killed_strategy_leaves_the_daemon_as_it_was(daemon: RunningDaemon, ov
         strategy.wait()
         strategy.stdout.close()
     assert digest(through_blocking(daemon.address, shared_memory=True)) == over_grpc
+
+
+LIVES = """
+import os, signal, sys, threading, time
+from penstock_client import Instrument
+from penstock_client.blocking import connect
+from penstock_client.errors import LocalUsageError
+from support.tick_arrays import quotes
+
+def refused(verb, *arguments):
+    try:
+        verb(*arguments)
+    except LocalUsageError as error:
+        return "forked" in str(error)
+    return False
+
+session = connect(sys.argv[1], instruments=[Instrument(1, 'A')], shared_memory=True)
+session.open()
+session.send(quotes(5))
+session.receive(60)
+rings = session.rings
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        session.close()
+        verbs = [(session.send, quotes(1)), (session.receive,), (session.finish,), (rings.claim, 1), (rings.peek,)]
+        os._exit(0 if all(refused(*verb) for verb in verbs) else 1)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if ended != -signal.SIGSEGV:  # gRPC's own, at times, before the child has begun.
+        break
+session.send(quotes(5))
+print(ended in (0, -signal.SIGSEGV), session.receive(60).predictions["sequence"].tolist(), session.reconnects)
+threading.Thread(target=session.receive, daemon=True).start()
+while not session._wait.sleepers:
+    time.sleep(0.001)
+"""
+
+
+def test_a_forked_child_leaves_the_session_to_its_parent_whose_exit_ends_waits_without_a_word(daemon: RunningDaemon):
+    path = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+    command = [sys.executable, "-c", path + LIVES, daemon.address]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert (done.returncode, done.stdout) == (0, "True [5, 6, 7, 8, 9] 0\n"), done.stderr
+    assert "Traceback" not in done.stderr

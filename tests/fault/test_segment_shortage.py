@@ -1,15 +1,19 @@
-"""A daemon that has no descriptor left for a strategy: a sentence or a wait, and nothing is leaked or held up."""
+"""A daemon that has no descriptor or memory left for a strategy: a sentence or a wait, and nothing leaked or held up."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from penstock.v1 import shared_ring as layout
+from penstock_daemon.shared_memory import segment as segments
 from support.daemon import RunningDaemon, running_daemon, small
 from support.raw_stream import RawStream
 from support.segment_client import AttachRefusedError, attach, connect, reply_of, request
@@ -71,3 +75,20 @@ def test_strategy_that_nobody_can_accept_waits_and_the_event_loop_does_not_spin(
         with attach(welcome) as segment:
             segment.publish(quotes(5))
             assert len(segment.predictions(5)) == 5
+
+
+def test_pages_that_the_host_does_not_have_are_an_error_and_not_a_signal_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def none_left(descriptor: int, start: int, size: int) -> None:
+        asked.append((descriptor, start, size))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    # Only a host that is out of memory says so by itself.
+    monkeypatch.setattr(segments.os, "posix_fallocate", none_left)
+    with pytest.raises(OSError, match="No space left"):
+        segments.Segment(128, session_id=1, first_sequence=0, lock=False)
+    ((descriptor, start, size),) = asked
+    assert (start, size) == (0, layout.segment_bytes(128))
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(descriptor)

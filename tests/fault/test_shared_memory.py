@@ -205,7 +205,7 @@ def group_setting(name: str) -> tuple[str, ...]:
 
 
 def member_may_speak(path: Path, group: int) -> None:
-    """Connect as another user, whose supplementary group it is: the socket and the daemon let it, its token is refused."""
+    """Connect as another user, in the group and in 300 others: the socket and the daemon let it, its token is refused."""
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(path.with_suffix("").stat().st_mode) == 0o660
     assert path.stat().st_gid == path.with_suffix("").stat().st_gid == group
     for folder in path.parents:
@@ -213,7 +213,7 @@ def member_may_speak(path: Path, group: int) -> None:
             folder.chmod(folder.stat().st_mode | 0o011)
     script = (
         "import os, socket, sys\n"
-        f"os.setgroups([{group}]); os.setgid(65534); os.setuid(65534)\n"
+        f"os.setgroups([{group}, *range(10_000, 10_300)]); os.setgid(65534); os.setuid(65534)\n"
         "one = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); one.connect(sys.argv[1])\n"
         "one.send(bytes.fromhex(sys.argv[2])); sys.stdout.write(one.recv(1024)[16:].decode())\n"
     )

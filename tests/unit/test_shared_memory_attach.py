@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 import threading
 from pathlib import Path
@@ -35,6 +36,8 @@ def test_a_sound_segment_is_mapped_and_its_descriptors_go_with_it(tmp_path: Path
         assert segment.tick_records["length"].tolist() == [20] * 128
         segment.words[layout.CLIENT_WAITING_AT // 8] = 1
         assert stand_in.words[layout.CLIENT_WAITING_AT // 8] == 1
+        assert not os.get_inheritable(segment.bell)
+        assert not os.get_inheritable(segment._event)
         del segment
     del stand_in
     assert open_descriptors() == before

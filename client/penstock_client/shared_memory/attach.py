@@ -8,6 +8,7 @@ A daemon that is gone, or whose queue is full, is an OSError: another try may do
 
 from __future__ import annotations
 
+import array
 import os
 import select
 import socket
@@ -68,9 +69,13 @@ def finish(attaching: socket.socket, expected: Expected | None, fences: Fences) 
         OSError: it hung up, or said no for now.
         DaemonProtocolError: the reply, or the segment, is not what the contract says.
     """
-    data, descriptors, flags, _ = socket.recv_fds(
-        attaching, layout.ATTACH_REPLY_BYTES_MAX, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-    )
+    descriptors = array.array("i")
+    room = socket.CMSG_LEN(_DESCRIPTORS * descriptors.itemsize)
+    # Not socket.recv_fds(), which drops its flags: what is exec'ed from here would inherit the descriptors.
+    data, controls, flags, _ = attaching.recvmsg(layout.ATTACH_REPLY_BYTES_MAX, room, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, told in controls:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(told[: len(told) - len(told) % descriptors.itemsize])
     kept = -1
     try:
         if not data:

@@ -177,7 +177,7 @@ class BlockingSharedMemorySession(BlockingSession):
     def _new_core(self, loop: asyncio.AbstractEventLoop) -> SessionCore:
         del loop  # The rings hand nothing over to it.
         core = SessionCore(self._settings, self._end, self._wait.wake, self._line)
-        self._rings = Rings(self._books, core.check_usable, lambda: self._check_readable(core))
+        self._rings = Rings(self._books, self._check_usable, self._check_readable)
         return core
 
     async def _open_core(self, core: SessionCore) -> None:
@@ -190,7 +190,16 @@ class BlockingSharedMemorySession(BlockingSession):
         core.check_usable()
         return core
 
-    def _check_readable(self, core: SessionCore) -> None:
+    def forked_off(self) -> None:
+        """Leave segment and life-line to the parent, in a forked child."""
+        super().forked_off()
+        self._books.forked_off()
+
+    def _check_usable(self) -> None:
+        self._opened().check_usable()
+
+    def _check_readable(self) -> None:
+        core = self._opened()
         if core.ended.is_set():
             core.check_usable()
 

@@ -64,7 +64,7 @@ class RingBooks(Rebuilding):
     def __init__(self, instrument_ids: list[int], *, keep_history: bool = True) -> None:
         super().__init__(instrument_ids, keep_history=keep_history)
         self._lock = threading.Lock()
-        self._archived = self._answered = self._accepted = 0
+        self._archived = self._answered = self._accepted = self._daemon_has = 0
         self._limit = 0  # The sequence before which ticks are accepted without another look at the room.
         self._segment: Segment | None = None  # Where the ticks stand, served or not.
         self._base = self._slots = self._mask = 0
@@ -74,7 +74,6 @@ class RingBooks(Rebuilding):
         self._aside: deque[NDArray[np.void]] = deque()
         self._aside_peeked = False
         self._may_publish = False
-        self._daemon_has = 0
         self.attached: Segment | None = None
         self.unread = 0
         self.many = False
@@ -308,6 +307,12 @@ class RingBooks(Rebuilding):
             finally:
                 self.attached, self._may_publish, self._peeked = None, False, 0
                 segment.leave()
+
+    def forked_off(self) -> None:
+        """Touch the segment no more, in a forked child: it is the parent's, who goes on with it."""
+        if self._segment is not None:
+            self._segment.close()
+        self._lock, self._segment, self.attached = threading.Lock(), None, None
 
     # --- Inside, under the lock -------------------------------------------------------------------------------------
 

@@ -146,11 +146,17 @@ class Segment:
                 attached.shutdown(socket.SHUT_RDWR)
             attached.detach()
 
-    def __del__(self) -> None:
-        """Close the descriptors: nobody can wait on them any more."""
-        for descriptor in (self.bell, self._event):
+    def close(self) -> None:
+        """Close the descriptors, without a word: nobody waits on them any more. Does nothing the second time."""
+        self.hung_up = True
+        descriptors, self.bell, self._event = (self.bell, self._event), -1, -1
+        for descriptor in descriptors:
             if descriptor >= 0:
                 os.close(descriptor)
+
+    def __del__(self) -> None:
+        """Close the descriptors: nobody can wait on them any more."""
+        self.close()
 
 
 def map_segment(descriptor: int, told_bytes: int, expected: Expected | None, fences: Fences) -> Segment:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import grp
 import os
 import socket
@@ -33,8 +34,10 @@ _BACKLOG: Final = 128
 _RETRY_S: Final = 0.5  # Where there is no descriptor for who waits: it stays in the queue.
 _SO_PEERGROUPS: Final = 59
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: process, user, group.
-_GROUPS_BYTES_MAX: Final = 1024  # 256 of them: more than Python would ask for.
+_GROUP_BYTES: Final = 4
+_GROUPS_MAX: Final = 65_536  # As many as a process of Linux may be in.
 
+_LIBC: Final = ctypes.CDLL(None)
 _log = structlog.get_logger("penstock.sessions")
 
 
@@ -249,11 +252,11 @@ def _peer(connection: socket.socket) -> tuple[int, int]:
 
 def _groups(connection: socket.socket) -> tuple[int, ...]:
     """Return the other groups of who has connected."""
-    try:
-        found = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES_MAX)
-    except OSError:  # Linux before 4.13.
-        return ()
-    return struct.unpack(f"{len(found) // 4}I", found)
+    room = ctypes.create_string_buffer(_GROUPS_MAX * _GROUP_BYTES)  # Python's own getsockopt gives 1,024 bytes at most.
+    size = ctypes.c_uint(len(room))
+    if _LIBC.getsockopt(connection.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, room, ctypes.byref(size)) != 0:
+        return ()  # Linux before 4.13.
+    return struct.unpack_from(f"{size.value // _GROUP_BYTES}I", room)
 
 
 def _denied(user: int, group: int) -> faults.SessionFault:

@@ -3,8 +3,13 @@
     made (memfd, sealed, mapped, locked) -> handed over -> served by the engine -> let go of -> unmapped, for good
 
 Making one takes page faults and may take milliseconds, so it is done off the event loop, and never on the engine. A
-segment is one strategy's: what another one finds in its own was never anybody's before. Who has its descriptor may write
-it and punch holes into it, and can do nothing else to it: a sealed size means that no address in it ever faults.
+segment is one strategy's: what another one finds in its own was never anybody's before. Every page is there before it is
+mapped (a mapping that found none later would be SIGBUS). Who has its descriptor may write it and punch holes into it, and
+can do nothing else to it: within the sealed size a hole is filled by the touch that finds it, with zeros.
+
+One case is left. Where vm.overcommit_memory is 2, that touch is counted anew against the host's limit, and past the limit
+it is SIGBUS in the engine. F_SEAL_FUTURE_WRITE would forbid holes, but also the strategy's own mapping, which comes after
+the hand-over.
 
 Huge pages are asked for by madvise alone: in a memfd of huge pages a punched hole whose page can't be had again would be
 SIGBUS in the engine.
@@ -50,7 +55,7 @@ class Segment:
         self.first_sequence = first_sequence
         self.descriptor = _memfd(f"penstock-session-{session_id}")
         try:
-            os.ftruncate(self.descriptor, self.size_bytes)
+            os.posix_fallocate(self.descriptor, 0, self.size_bytes)
             fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEALS)
             self.address = _map(self.descriptor, self.size_bytes)
         except BaseException:

@@ -26,6 +26,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <time.h>
@@ -58,6 +59,9 @@ static inline void penstock_fence(void) { atomic_thread_fence(memory_order_seq_c
 #define PENSTOCK_SLOTS_MAX (1u << 20)
 #define PENSTOCK_TOKEN_BYTES 16
 #define PENSTOCK_REPLY_BYTES_MAX 1024
+#ifndef PENSTOCK_ATTACH_MS
+#define PENSTOCK_ATTACH_MS 5000 /* A timeout for penstock_attach that no daemon which lives needs. */
+#endif
 #define PENSTOCK_REFUSED_FLAG 0x80000000u /* The tick was refused: `horizons` holds the number of TickError.Reason. */
 
 #define PENSTOCK_TICK_LENGTH 20 /* What every tick's length and rtype must say. */
@@ -206,6 +210,21 @@ static inline int penstock_fail(char *sentence, size_t size, const char *said, i
     return error ? -error : -EPROTO;
 }
 
+/* Let no call on *connection* wait longer than *timeout_ms*; below 0 they wait for ever. Returns 0, or a negative errno. */
+static inline int penstock_bound(int connection, int timeout_ms) {
+    struct timeval bound; /* Zero would be for ever. */
+    bound.tv_sec = timeout_ms / 1000;
+    bound.tv_usec = timeout_ms == 0 ? 1 : timeout_ms % 1000 * 1000;
+    if (timeout_ms >= 0 && (setsockopt(connection, SOL_SOCKET, SO_SNDTIMEO, &bound, sizeof bound) != 0 ||
+                            setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof bound) != 0)) {
+        return -errno;
+    }
+    return 0;
+}
+
+/* Return the negative errno of a call that failed: one that waited in vain says EAGAIN. */
+static inline int penstock_waited(int error) { return error == EAGAIN || error == EWOULDBLOCK ? -ETIMEDOUT : -error; }
+
 /* Connect to *path*, show the token, and take the reply into *bytes*. Returns its length, or a negative errno. */
 static inline ssize_t penstock_handshake(int connection, const char *path, const uint8_t *token, void *bytes, int fds[2]) {
     struct sockaddr_un address;
@@ -226,14 +245,14 @@ static inline ssize_t penstock_handshake(int connection, const char *path, const
     }
     strcpy(address.sun_path, path);
     if (connect(connection, (const struct sockaddr *)&address, sizeof address) != 0) {
-        return -errno;
+        return penstock_waited(errno);
     }
     memcpy(request.magic, "PENSTOCK", sizeof request.magic);
     request.layout_version = PENSTOCK_LAYOUT_VERSION;
     request.zero = 0;
     memcpy(request.token, token, PENSTOCK_TOKEN_BYTES);
     if (send(connection, &request, sizeof request, MSG_NOSIGNAL) != (ssize_t)sizeof request) {
-        return -errno;
+        return penstock_waited(errno);
     }
     data.iov_base = bytes;
     data.iov_len = PENSTOCK_REPLY_BYTES_MAX;
@@ -245,7 +264,7 @@ static inline ssize_t penstock_handshake(int connection, const char *path, const
     message.msg_controllen = sizeof space.bytes;
     received = recvmsg(connection, &message, MSG_CMSG_CLOEXEC);
     if (received < 0) {
-        return -errno;
+        return penstock_waited(errno);
     }
     control = CMSG_FIRSTHDR(&message);
     if (control != NULL && control->cmsg_level == SOL_SOCKET && control->cmsg_type == SCM_RIGHTS) {
@@ -315,14 +334,17 @@ static inline int penstock_map(penstock_ring *ring, const int fds[2], uint64_t t
 
 /* Attach to the segment of a session, as Welcome.shared_memory names it.
  *
- * path      Welcome.shared_memory.address.
- * token     Welcome.shared_memory.token, 16 bytes; good for one attachment.
- * ring      overwritten.
- * sentence  what went wrong, of at most `size` bytes; may be NULL.
+ * ring        overwritten.
+ * path        Welcome.shared_memory.address.
+ * token       Welcome.shared_memory.token, 16 bytes; good for one attachment.
+ * timeout_ms  how long the daemon may take to accept, and again to reply (-1 for ever); PENSTOCK_ATTACH_MS is generous.
+ * sentence    what went wrong, of at most `size` bytes; may be NULL.
  *
- * Returns 0, or a negative errno: -EACCES where the daemon refused, -EPROTO where it handed over nonsense.
+ * Returns 0, or a negative errno: -EACCES where the daemon refused, -ETIMEDOUT where it stood still, -EPROTO where it
+ * handed over nonsense.
  */
-static inline int penstock_attach(penstock_ring *ring, const char *path, const uint8_t *token, char *sentence, size_t size) {
+static inline int penstock_attach(penstock_ring *ring, const char *path, const uint8_t *token, int timeout_ms, char *sentence,
+                                  size_t size) {
     union {
         penstock_reply reply;
         char bytes[PENSTOCK_REPLY_BYTES_MAX + 1];
@@ -337,7 +359,10 @@ static inline int penstock_attach(penstock_ring *ring, const char *path, const u
     if (ring->socket_fd < 0) {
         return penstock_fail(sentence, size, "no socket", errno);
     }
-    received = penstock_handshake(ring->socket_fd, path, token, answer.bytes, fds);
+    received = penstock_bound(ring->socket_fd, timeout_ms);
+    if (received == 0) {
+        received = penstock_handshake(ring->socket_fd, path, token, answer.bytes, fds);
+    }
     if (received < 0) {
         result = penstock_fail(sentence, size, "the daemon's socket for shared memory", (int)-received);
     } else if (received < (ssize_t)sizeof answer.reply) {
