@@ -124,8 +124,13 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def run_on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) -> _T:
-    """Run *work* on *loop* from another thread and wait for its result."""
-    return asyncio.run_coroutine_threadsafe(work, loop).result()
+    """Run *work* on *loop* from another thread and wait for its result; a wait that is interrupted ends the work, too."""
+    running = asyncio.run_coroutine_threadsafe(work, loop)
+    try:
+        return running.result()
+    except BaseException:
+        running.cancel()
+        raise
 
 
 background = BackgroundLoop()

@@ -103,12 +103,16 @@ class BlockingSession:
         if self._used:
             raise LocalUsageError("a session can be opened once: call connect() for another one")
         self._used = True
-        loop = background.acquire()
+        loop, core = background.acquire(), None
         try:
             core = self._new_core(loop)
             run_on(loop, self._open_core(core))
         except BaseException:
-            background.release()
+            try:
+                if core is not None:
+                    run_on(loop, core.close())  # It may have opened since, where it was our wait that was interrupted.
+            finally:
+                background.release()
             raise
         self._loop, self._core, self._next_sequence = loop, core, core.next_sequence
         background.tell(self)

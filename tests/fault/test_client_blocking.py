@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -75,6 +76,27 @@ def test_every_tick_is_answered_in_order(socket_path, over):
         assert session.unanswered == 0
         assert session.receive() is None
         assert session.receive() is None
+
+
+def test_an_open_that_is_interrupted_leaves_no_session_behind_on_the_loop(socket_path):
+    over = threading.Event()
+
+    def interrupts(stream: ServerStream) -> Iterator[pb.StreamPredictionsResponse]:
+        _, welcome = stream.open()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        yield welcome
+        stream.receive_all()
+        over.set()
+
+    with (
+        ScriptedServer(socket_path, by_the_rules, interrupts) as server,
+        connect(server.address, instruments=INSTRUMENTS) as first,  # It keeps the loop.
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            connect(server.address, instruments=INSTRUMENTS).open()
+        assert over.wait(60)
+        first.send(ticks_of(5))
+        assert len(read(first, 5)) == 5
 
 
 def test_ticks_of_several_threads_do_not_mix_and_all_are_answered(socket_path):

@@ -19,8 +19,8 @@ from penstock_client.shared_memory.words import fences
 from support.ring_stand_in import SEALS, RingStandIn
 
 
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+def open_descriptors() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir() if path.exists()}  # But the look's own.
 
 
 def attached(stand_in: RingStandIn, expected: Expected | None = None):
@@ -40,7 +40,7 @@ def test_a_sound_segment_is_mapped_and_its_descriptors_go_with_it(tmp_path: Path
         assert not os.get_inheritable(segment._event)
         del segment
     del stand_in
-    assert open_descriptors() == before
+    assert not open_descriptors() - before  # An earlier test's may close late.
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_header_with_a_wrong_number_is_refused_by_its_name(
         before = open_descriptors()
         with pytest.raises(DaemonProtocolError, match=f"none: {field}="):
             attached(stand_in)
-        assert open_descriptors() <= before + 1  # The stand-in's end.
+        assert len(open_descriptors() - before) <= 1  # The stand-in's end.
 
 
 @pytest.mark.parametrize("missing", [fcntl.F_SEAL_SHRINK, fcntl.F_SEAL_GROW, fcntl.F_SEAL_SEAL])
@@ -142,7 +142,7 @@ def test_a_reply_that_is_none_leaves_no_descriptor_open(tmp_path: Path, reply: b
         with pytest.raises(error):
             attach(str(tmp_path / "a.sock"), bytes(16), 10.0, fences())
         thread.join()
-    assert open_descriptors() == before
+    assert not open_descriptors() - before  # An earlier test's may close late.
 
 
 def test_nobody_there_is_an_os_error(tmp_path: Path):
