@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
+import select
 import socket
 import sys
 import threading
@@ -309,6 +311,33 @@ def test_stamps_of_a_card_that_has_none_are_refused_where_they_must_be_and_told_
     line.socket.close()
     assert not line.hardware
     assert "stamps are the kernel's: lo" in line.notes[0]
+
+
+def test_a_line_hears_its_group_alone_and_a_recovery_socket_its_server_alone():
+    port = free_port(A)
+    line = open_line("feed.group", f"{A}:{port}", "feed.interface", "lo", WISHES).socket
+    other_group, group = send_to(B, port), send_to(A, port)
+    with line, other_group, group, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        other_group.send(b"of another group")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.sendto(b"to this host", ("127.0.0.1", port))
+            group.send(b"of the group")
+            assert _all_of(line) == [b"of the group"]
+            server.bind(("127.0.0.1", 0))
+            with open_recovery(f"127.0.0.1:{server.getsockname()[1]}", WISHES).socket as asking:
+                stranger.sendto(b"of a stranger", asking.getsockname())
+                server.sendto(b"of the server", asking.getsockname())
+                assert _all_of(asking) == [b"of the server"]
+
+
+def _all_of(heard: socket.socket) -> list[bytes]:
+    """Return all that has come, after waiting for the first of it; what loopback delivers is there once it is sent."""
+    assert select.select([heard], [], [], PATIENCE_S)[0]
+    found = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            found.append(heard.recv(100))
+    return found
 
 
 def test_a_recovery_server_that_has_no_name_is_told():
