@@ -243,8 +243,8 @@ class Daemon:
 
     def _make_engine(self) -> tuple[Engine, Choice]:
         """Choose what predicts, and make the engine on it. Runs on an executor thread: a GPU takes seconds."""
-        self._clocks.begin(self._feeds.card)
         config = self.config
+        self._clocks.begin(self._feeds.card, needed=config.feed.stamps == "hardware")
         sizes, settings = derived.engine_sizes(config), derived.engine_settings(config, self._placement.engine)
         try:
             return make_engine(config.engine, sizes, settings)

@@ -240,6 +240,19 @@ def test_a_clock_of_the_feed_s_card_that_can_t_be_had_is_told_of_and_refuses_not
     assert care.card_offset() is None
 
 
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [
+        ("", r"feed.stamps: no stamps of the network card: /dev/ptp3999: there is no such clock; "),
+        ("auto", r"feed.stamps: no stamps of the network card: /dev/ptp3999: "),
+        ("/dev/ptp2", r'clock.ptp: must be "" or "/dev/ptp3999" with feed.stamps = "hardware", was "/dev/ptp2"'),
+    ],
+)
+def test_a_clock_of_the_feed_s_card_that_must_be_had_refuses_the_start(tmp_path: Path, named: str, sentence: str):
+    with pytest.raises(StartError, match=sentence):
+        ClockCare(ClockConfig(ptp=named), root=tmp_path).begin("/dev/ptp3999", needed=True)
+
+
 def test_host_without_a_card_s_clock_serves_without(tmp_path: Path, engine: Engine):
     rig = Rig(tmp_path, engine, ClockConfig(ptp="auto"))
     with capture_logs() as logs:

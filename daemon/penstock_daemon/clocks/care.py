@@ -84,14 +84,15 @@ class ClockCare:
 
     # --- Start ----------------------------------------------------------------------------------------------------
 
-    def begin(self, feed_card: str = "") -> None:
+    def begin(self, feed_card: str = "", *, needed: bool = False) -> None:
         """Look at the cycle counter for the first time, if it may be used. Not for the event loop: it compiles.
 
         Args:
             feed_card: the clock of the card that stamps a feed's packets, "" for none; taken where clock.ptp names none.
+            needed: whether those stamps must be had: feed.stamps is "hardware".
 
         Raises:
-            StartError: it is asked for by name, and not sound here; or the card's clock that is named can't be had.
+            StartError: it is asked for by name, and not sound here; or the card's clock that is named or needed can't be had.
         """
         if self._config.stamps == "monotonic":
             self._why = 'clock.stamps is "monotonic"'
@@ -101,7 +102,7 @@ class ClockCare:
             if not self._why:
                 self._read_anchor()  # The first pays for being the first.
                 self._first = self._read_anchor()
-        self._open_card(feed_card)
+        self._open_card(feed_card, needed=needed)
 
     def choose(self, engine: Engine) -> None:
         """Let *engine*, which does not run yet, time its stages with the counter where that may be. May sleep for 20 ms.
@@ -128,7 +129,7 @@ class ClockCare:
         if self._why and self._config.stamps == "tsc":
             raise StartError(f'clock.stamps: must be "auto" or "monotonic" on this host, was "tsc": {self._why}')
 
-    def _open_card(self, feed_card: str) -> None:
+    def _open_card(self, feed_card: str, *, needed: bool) -> None:
         wanted = self._config.ptp
         path = wanted
         if wanted in ("", "auto"):
@@ -141,11 +142,15 @@ class ClockCare:
                     mend="leave clock.ptp empty",
                 )
             return
+        if needed and feed_card not in ("", path):
+            raise StartError(f'clock.ptp: must be "" or "{feed_card}" with feed.stamps = "hardware", was "{path}"')
         try:
             self._ptp = self._open_ptp(path)
         except ClockError as error:
             if wanted not in ("", "auto"):
                 raise StartError(f"clock.ptp: {error}") from error
+            if needed and feed_card:
+                raise StartError(f"feed.stamps: no stamps of the network card: {error}") from error
             _log.warning("card_clock_refused", detail=str(error), mend=_PTP_MEND)
 
     def serve(self, engine: Engine) -> None:
