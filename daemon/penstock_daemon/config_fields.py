@@ -263,7 +263,7 @@ class RecordConfig:
         PowerOfTwo(64, 4_194_304),
         "Ticks of sessions over shared memory, and as many of the feed, that wait for the event loop to look, 20 times a "
         "second; what comes on top is dropped, as above. Each takes 96 bytes of locked memory.",
-    ] = 32_768
+    ] = 131_072
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from penstock.v1 import shared_ring as layout
 from penstock.v1.shared_ring import REFUSED_FLAG, SegmentEnd
 from support.daemon import RunningDaemon, running_daemon, small
 from support.raw_stream import RawStream, StreamEndError, hash_of, instruments, run_through, undisturbed
+from support.recordings import read_recordings
 from support.scrape import scrape
 from support.segment_client import AttachRefusedError, SegmentClient, attach, request
 from support.tick_arrays import quotes
@@ -221,9 +222,10 @@ def member_may_speak(path: Path, group: int) -> None:
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("token: ")
 
 
-def test_drain_answers_what_was_published_and_says_so(tmp_path: Path) -> None:
+def test_drain_answers_what_was_published_records_it_and_says_so(tmp_path: Path) -> None:
     group = grp.getgrall()[-1]
-    with running_daemon(tmp_path, *small(tmp_path, *group_setting(group.gr_name))) as daemon:
+    sets = (*group_setting(group.gr_name), f"record.folder={tmp_path}/recorded")
+    with running_daemon(tmp_path, *small(tmp_path, *sets)) as daemon:
         if os.geteuid() == 0:
             member_may_speak(Path(daemon.address.removeprefix("unix:") + ".shm"), group.gr_gid)
         with shared(daemon, instruments=instruments(1)) as (stream, segment):
@@ -238,3 +240,6 @@ def test_drain_answers_what_was_published_and_says_so(tmp_path: Path) -> None:
         assert daemon.process.wait(20) == 0
     assert not Path(daemon.address.removeprefix("unix:") + ".shm").exists()
     assert not Path(daemon.address.removeprefix("unix:") + ".shm.lock").exists()
+    (recorded,) = read_recordings(tmp_path / "recorded")
+    assert recorded.ticks.tobytes() == TICKS[:120].tobytes()
+    assert not list((tmp_path / "recorded").glob("*.partial"))
