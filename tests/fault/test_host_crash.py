@@ -98,8 +98,9 @@ def test_second_penstock_tune_waits_outside(
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        assert main(["apply", "--root", str(tmp_path)]) == 2
-        assert f"(process {holder.pid})" in capsys.readouterr().err
+        for verb in ("apply", "revert"):
+            assert main([verb, "--root", str(tmp_path)]) == 2
+            assert f"(process {holder.pid})" in capsys.readouterr().err
         assert tree.snapshot() == before
         assert main(["check", "--root", str(tmp_path), "--only", "C5"]) == 1
         holder.kill()

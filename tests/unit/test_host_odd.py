@@ -53,6 +53,21 @@ def test_strong_cores_are_chosen_where_a_processor_has_weak_ones_too(tmp_path: P
     assert Host(tmp_path).topology.hot == {2, 4}, "one thread of each strong core"
 
 
+def test_entry_per_kernel_is_changed_by_grubby_and_read_for_what_is_set_already(tmp_path: Path) -> None:
+    tree = bare_metal(tmp_path)
+    (tmp_path / "etc/debian_version").unlink()
+    assert "run grub2-mkconfig -o /boot/grub2/grub.cfg" in found(tree, "C3").telling[0].mend
+    tree.write("/etc/default/grub", 'GRUB_CMDLINE_LINUX="quiet"\nGRUB_ENABLE_BLSCFG=true\n')
+    tree.write("/proc/cmdline", "ro idle=poll\n")
+    tree.write("/boot/loader/entries/abc-5.14.0.conf", "title Linux\noptions root=/dev/sda1 ro idle=poll\n")
+    [last] = [line for line in plan(Host(tmp_path, profile=Profile(only=("C3", "C8")))) if line.item_id == "BOOT"]
+    assert last.setting.mend == (
+        'run grubby --update-kernel=ALL --args="rcu_nocbs=7" --remove-args="idle" (it writes /boot/loader/entries), and reboot'
+    )
+    tree.write("/boot/loader/entries/abc-5.14.0.conf", "title Linux\noptions root=/dev/sda1 ro rcu_nocbs=7\n")
+    assert found(tree, "C3").status is found(tree, "C8").status is Status.NEEDS_REBOOT
+
+
 def test_default_affinity_that_is_refused_is_not_called_an_interrupt_of_the_kernels(tmp_path: Path) -> None:
     tree = bare_metal(tmp_path)
     tree.refuse(write={"/proc/irq/default_smp_affinity": "EPERM"})

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 GRUB: Final = "/etc/default/grub"
 PLAIN: Final = ("/etc/kernel/cmdline", "/boot/firmware/cmdline.txt")
+ENTRIES: Final = "/boot/loader/entries"
 _GRUB_LINE: Final = re.compile(r"^(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)=(.*)$", re.MULTILINE)
 
 
@@ -43,9 +44,11 @@ def boot_setting(
     if good:
         return Setting(target, Status.OK, wanted, found)
     name, _, value = parameter.partition("=")
+    configured = _configured(host)
+    entries = [line for line in configured if line[0].startswith(ENTRIES)]
     ready = any(
         (name not in there) if drop else there.get(name) == value
-        for there in (parameters(line) for _, line in _configured(host))
+        for there in (parameters(line) for _, line in entries or configured)
     )
     if ready:
         return Setting(target, Status.NEEDS_REBOOT, wanted, found, "the boot file has it: reboot")
@@ -71,6 +74,12 @@ def boot_line(host: Host, changes: list[str]) -> str:
     keys = {change.lstrip("-").partition("=")[0] for change in changes}
     kept = [word for word in old.split() if word.partition("=")[0] not in keys]
     new = " ".join([*kept, *(change for change in changes if not change.startswith("-"))])
+    if name == GRUB and _has_entries(host):
+        # There grub2-mkconfig leaves the entries of kernels that are installed as they are.
+        adding = " ".join(change for change in changes if not change.startswith("-"))
+        dropping = " ".join(change[1:] for change in changes if change.startswith("-"))
+        flags = [f'--args="{adding}"'] * bool(adding) + [f'--remove-args="{dropping}"'] * bool(dropping)
+        return f"run grubby --update-kernel=ALL {' '.join(flags)} (it writes {ENTRIES}), and reboot"
     if name == GRUB:
         command = "update-grub" if host.exists("/etc/debian_version") else "grub2-mkconfig -o /boot/grub2/grub.cfg"
         return f'in {name} write {_grub_variable(host)}="{new}", run {command}, and reboot'
@@ -89,7 +98,14 @@ def _configured(host: Host) -> list[tuple[str, str]]:
         except ValueError:
             lines.append((GRUB, found[2].strip("\"'")))
     lines += [(name, host.read_or(name)) for name in PLAIN if host.exists(name)]
+    for name in host.names(f"{ENTRIES}/*.conf") if _has_entries(host) else []:
+        lines += [(name, options) for options in re.findall(r"^options\s+(.*)$", host.read_or(name), re.MULTILINE)]
     return lines
+
+
+def _has_entries(host: Host) -> bool:
+    """Whether GRUB boots from an entry per kernel, as Red Hat's and Fedora's do, and no longer from one file."""
+    return re.search(r"^GRUB_ENABLE_BLSCFG=[\"']?true", host.read_or(GRUB), re.MULTILINE) is not None
 
 
 def _grub_variable(host: Host) -> str:
