@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import grp
+import os
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from structlog.testing import capture_logs
 
 from penstock_daemon import derived
 from penstock_daemon.config import Config, ServerConfig, SharedMemoryConfig, load_config
 from penstock_daemon.config_fields import ConfigError
 from penstock_daemon.faults import SessionFault
 from penstock_daemon.hello_checks import check_hello
+from penstock_daemon.shared_memory import parts
 from penstock_daemon.shared_memory.attach_server import group_id
 from penstock_daemon.socket_guard import ListenError
 from support.raw_stream import hello
@@ -62,6 +67,21 @@ def test_group_that_does_not_exist_is_named() -> None:
         ListenError, match=r"shared_memory\.group: must be a group of this host, was nobody-has-this-name"
     ):
         group_id("nobody-has-this-name")
+
+
+@pytest.mark.parametrize(("mode", "named", "told"), [("2", True, 1), ("2", False, 0), ("0", True, 0)])
+def test_a_group_is_warned_of_where_its_members_could_end_the_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, mode: str, named: bool, told: int
+) -> None:
+    setting = tmp_path / "overcommit_memory"
+    setting.write_text(f"{mode}\n")
+    monkeypatch.setattr(parts, "_OVERCOMMIT", setting)  # The host's own is every process's.
+    name = grp.getgrgid(os.getegid()).gr_name
+    with TemporaryDirectory(prefix="penstock-") as folder, capture_logs() as logs:
+        found = parts.SharedMemory.guard(config(f"unix:{folder}/s.sock", group=name if named else ""))
+        assert found is not None
+        found.release()
+    assert [log["event"] for log in logs] == ["shared_memory_holes"] * told
 
 
 def test_there_is_none_where_its_path_would_be_too_long(tmp_path: Path) -> None:

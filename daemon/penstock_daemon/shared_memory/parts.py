@@ -5,7 +5,11 @@ guard -> make (the engine is there) -> listen (the gRPC server is) ... close -> 
 
 from __future__ import annotations
 
-from typing import Self
+import contextlib
+from pathlib import Path
+from typing import Final, Self
+
+import structlog
 
 from penstock_daemon.addresses import UnixAddress
 from penstock_daemon.config import Config
@@ -16,6 +20,11 @@ from penstock_daemon.session_table import SessionTable
 from penstock_daemon.shared_memory.attach_server import AttachServer, group_id
 from penstock_daemon.shared_memory.attachments import Attachments
 from penstock_daemon.socket_guard import AddressGuard, guard_address
+
+_OVERCOMMIT: Final = Path("/proc/sys/vm/overcommit_memory")
+_STRICT: Final = "2"
+
+_log = structlog.get_logger("penstock.daemon")
 
 
 class SharedMemory:
@@ -41,6 +50,8 @@ class SharedMemory:
         if address is None:
             return None
         group = group_id(config.shared_memory.group)
+        if group is not None:
+            _warn_of_holes(config.shared_memory.group)
         return cls(config, address, group, guard_address(address, key="shared_memory.address"))
 
     def make(self, engine: Engine, link: LoopLink, sessions: SessionTable) -> Attachments:
@@ -77,3 +88,14 @@ class SharedMemory:
     def release(self) -> None:
         """Give the address back."""
         self._guard.release()
+
+
+def _warn_of_holes(group: str) -> None:
+    """Say what the members of *group* can do on a host that counts its memory strictly; see ``segment.py``."""
+    with contextlib.suppress(OSError):
+        if _OVERCOMMIT.read_text().strip() == _STRICT:
+            _log.warning(
+                "shared_memory_holes",
+                detail=f"shared_memory.group: was {group} while vm.overcommit_memory is 2, where a member who punches holes "
+                "into a segment can end the daemon once memory is short; trust its members, or set vm.overcommit_memory to 0",
+            )
