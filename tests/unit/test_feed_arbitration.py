@@ -230,6 +230,20 @@ def test_a_forged_message_that_came_first_is_found_out_by_the_true_one(rig):
     assert rig.word(memory.CONFLICTS) == 1
 
 
+def test_the_last_slot_of_the_window_holds_a_message_and_the_next_message_is_beyond_it(rig: FeedRig):
+    rig.offer(packet(1))
+    rig.offer(packet(1 + WINDOW))
+    assert (rig.word(memory.HELD), rig.word(memory.FAR_PACKETS)) == (1, 0)
+    rig.pass_time(WAIT_NS)
+    assert rig.bids() == [1, 1 + WINDOW], "what is missing is given up as far as that slot"
+    assert rig.word(memory.LOST) == WINDOW - 1
+    other = FeedRig()
+    other.offer(packet(1))
+    other.offer(packet(2 + WINDOW))
+    assert (other.word(memory.HELD), other.word(memory.FAR_PACKETS)) == (0, 1)
+    other.close()
+
+
 def test_a_packet_far_beyond_is_not_believed_alone(rig):
     rig.offer(packet(1))
     rig.offer(moldudp64.pack_packet(SESSION, 10**12, [record(5)]))
