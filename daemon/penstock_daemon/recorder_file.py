@@ -14,6 +14,7 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import os
+from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -113,15 +114,17 @@ def header_dataset(instruments: Sequence[RecordedInstrument]) -> str:
 
 def header_symbols(instruments: Sequence[RecordedInstrument]) -> list[str]:
     """Return a name for each of *instruments*, all different: its symbol, where a header can hold that."""
-    symbols = [one.symbol for one in instruments]
+    times = Counter(one.symbol for one in instruments)  # A feed may have thousands.
     names: list[str] = []
+    taken: set[str] = set()
     for one in instruments:
-        name = one.symbol if symbols.count(one.symbol) == 1 else f"{one.dataset}/{one.symbol}"
-        if name.isascii() and name.isprintable() and len(name) <= _SYMBOL_CHARACTERS_MAX and name not in names:
+        name = one.symbol if times[one.symbol] == 1 else f"{one.dataset}/{one.symbol}"
+        if name.isascii() and name.isprintable() and len(name) <= _SYMBOL_CHARACTERS_MAX and name not in taken:
             names.append(name)
         else:
             plain = "".join(character if " " < character <= "~" else "?" for character in name)
             names.append(f"{plain[: _SYMBOL_CHARACTERS_MAX - 11]}#{one.instrument_id}")  # 11: "#" and any u32.
+        taken.add(names[-1])
     return names
 
 

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from penstock.v1 import moldudp64
 from penstock.v1.records import BookFlag
 from penstock_client.instruments import Instrument
+from penstock_daemon.config_fields import RecordConfig
 from penstock_daemon.engine_tap import NOT_RECORDED
 from penstock_daemon.feed.memory import Payload
 from penstock_daemon.recorder import Recorder
+from penstock_daemon.recorder_care import FEED_SESSION, RecorderCare
 from penstock_daemon.recorder_taps import TapDrain
 from support.feed_rig import SESSION, FeedRig, packet
 from support.itch_orders import LOCATES, STOCKS, add, directory, start_of_messages
@@ -142,3 +145,29 @@ def test_ticks_of_a_doubtful_book_are_recorded_as_the_engine_sees_them(tmp_path:
     ticks = rig.ticks()
     assert set(ticks["flags"].tolist()) == {int(BookFlag.LAST), int(BookFlag.LAST | BookFlag.MAYBE_BAD_BOOK)}
     assert file.ticks.tobytes() == b"".join(tick.tobytes()[:80] for tick in ticks)
+
+
+def test_stop_takes_out_what_is_left_and_the_log_tells_what_found_no_room(tmp_path: Path) -> None:
+    care = RecorderCare(RecordConfig(folder=str(tmp_path / "kept"), tap_ticks=64))
+    care.open()
+    rig = FeedRig(tap_ticks=care.tap_ticks)
+    care.record_feed("itch", ONE, rig.feed.tap)
+    rig.offer(packet(1, 90))
+    with capture_logs() as logs:
+        care.close()
+    (told,) = [line for line in logs if line["event"] == "recording_tap_full"]
+    assert (told["ticks"], told["total"]) == (26, 26)
+    assert "record.tap_ticks" in told["mend"]
+    (file,) = read_recordings(tmp_path / "kept")
+    assert (len(file.ticks), file.entry["session_id"], file.entry["client_name"]) == (64, FEED_SESSION, "itch")
+
+
+def test_nothing_is_left_where_nothing_is_recorded() -> None:
+    care = RecorderCare(RecordConfig())
+    care.open()
+    rig = FeedRig(tap_ticks=care.tap_ticks)
+    care.record_feed("itch", ONE, rig.feed.tap)
+    rig.offer(packet(1, 90))
+    assert len(rig.ticks()) == 90
+    assert (rig.feed.tap.counts[0], len(rig.feed.tap.slots)) == (0, 0)
+    care.close()
