@@ -21,6 +21,9 @@ from typing import Final
 SHIM_FOLDER: Final = Path(__file__).parent / "cuda_shim"
 CACHE_FOLDER: Final = Path(__file__).parents[2] / "build" / "cuda_shim"
 MISALIGNED_IS_A_TRAP: Final = ("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")  # A GPU faults there too.
+RACES: Final = "-DSHIM_RACES"  # An option of a kernel text: what two threads touch between two barriers is an error.
+# Each access calls a function; a volatile one another.
+_WATCHING: Final = ("-fsanitize=thread", "--param", "tsan-distinguish-volatile=1")
 FLAGS: Final = (
     "-std=c++17",
     "-O2",
@@ -82,12 +85,27 @@ def _compile(text: str, before: Sequence[str], name: str) -> Path:
     with tempfile.TemporaryDirectory(dir=CACHE_FOLDER) as folder:
         source, target = Path(folder) / f"{name}.cpp", Path(folder) / built.name
         source.write_text(text)
-        command = [*host_compiler(), *FLAGS, "-I", str(SHIM_FOLDER), *before, "-o", str(target), str(source)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=170)
-        if done.returncode:
-            raise RuntimeError(f"the host compiler refuses the source: {' '.join(command)}\n{done.stderr[-6000:]}")
+        if RACES in before:  # Linked by itself: what the compiler calls is the shim's, not the sanitizer's library.
+            watched = Path(folder) / f"{name}.o"
+            flags = [flag for flag in FLAGS if flag != "-shared"]
+            _run([*host_compiler(), *flags, *_WATCHING, "-I", str(SHIM_FOLDER), *before, "-c", "-o", watched, source])
+            _run([*host_compiler(), "-shared", "-o", target, watched])
+        else:
+            _run([*host_compiler(), *FLAGS, "-I", str(SHIM_FOLDER), *before, "-o", target, source])
         target.replace(built)
     return built
+
+
+def _run(command: Sequence[str | Path]) -> None:
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=170)
+    if done.returncode:
+        raise RuntimeError(f"the host compiler refuses the source: {' '.join(words)}\n{done.stderr[-6000:]}")
+
+
+def watches_races() -> bool:
+    """Return whether this compiler can call a function at each access as races.h wants it: g++ alone."""
+    return Path(host_compiler()[0]).name == "g++"
 
 
 def compile_runtime() -> Path:

@@ -32,7 +32,7 @@ from penstock_daemon.device.backend import (
     LaunchShape,
     PinnedMemory,
 )
-from support.host_compiler import compile_kernels, compile_runtime
+from support.host_compiler import RACES, compile_kernels, compile_runtime
 
 SHARED_BYTES_MAX: Final = 227 * 1024  # Of a Hopper card.
 RESIDENT: Final = "penstock_resident"  # Its blocks run together, one OS thread each.
@@ -107,8 +107,14 @@ class HostDevice:
     """
 
     def __init__(
-        self, *, multiprocessors: int = 4, shared_bytes_max: int = SHARED_BYTES_MAX, order: int = FIRST_TO_LAST
+        self,
+        *,
+        multiprocessors: int = 4,
+        shared_bytes_max: int = SHARED_BYTES_MAX,
+        order: int = FIRST_TO_LAST,
+        races: bool = False,
     ) -> None:
+        self._options = (RACES,) if races else ()
         self._library = _runtime()
         self._library.shim_enter_thread()
         self._stream: int = self._library.shim_open(order)
@@ -145,7 +151,7 @@ class HostDevice:
                 f"kernel {name}: shared_bytes must be at most {self.facts.shared_bytes_max}, was {shared_bytes}"
             )
         try:
-            library = ctypes.CDLL(str(compile_kernels(source, options)))
+            library = ctypes.CDLL(str(compile_kernels(source, (*options, *self._options))))
         except RuntimeError as exc:
             raise DeviceError(str(exc)) from exc
         if not hasattr(library, name):
@@ -327,10 +333,17 @@ class HostDevice:
 
 @contextlib.contextmanager
 def host_device(
-    *, multiprocessors: int = 4, shared_bytes_max: int = SHARED_BYTES_MAX, order: int = FIRST_TO_LAST
+    *,
+    multiprocessors: int = 4,
+    shared_bytes_max: int = SHARED_BYTES_MAX,
+    order: int = FIRST_TO_LAST,
+    races: bool = False,
 ) -> Iterator[HostDevice]:
-    """Open a host device; when done, close it and fail if kernels wrote outside its memory."""
-    device = HostDevice(multiprocessors=multiprocessors, shared_bytes_max=shared_bytes_max, order=order)
+    """Open a host device; when done, close it and fail if kernels wrote outside its memory.
+
+    With *races* memory that two threads touch between two barriers, one of them writing, is an error of the launch.
+    """
+    device = HostDevice(multiprocessors=multiprocessors, shared_bytes_max=shared_bytes_max, order=order, races=races)
     try:
         yield device
     finally:

@@ -8,7 +8,8 @@
 __device__ __forceinline__ double log_step(double value) {
     const long long bits = __double_as_longlong(value);
     const long long exponent = (bits - ELEMENTARY_SQRT_HALF_BITS) >> ELEMENTARY_MANTISSA_BITS;
-    const double mantissa = __longlong_as_double(bits - (exponent << ELEMENTARY_MANTISSA_BITS));
+    const unsigned long long whole = (unsigned long long)exponent << ELEMENTARY_MANTISSA_BITS;
+    const double mantissa = __longlong_as_double(bits - (long long)whole);
     const double ratio = (mantissa - 1.0) / (mantissa + 1.0);
     const double square = ratio * ratio;
     double series = 1.0 / 21.0;

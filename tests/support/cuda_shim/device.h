@@ -17,6 +17,12 @@
 
 #include "block.h"
 
+#ifdef SHIM_RACES
+#include "races.h"
+#else
+#define SHIM_UNWATCHED
+#endif
+
 // --- The switch from one fiber to another: what a callee must keep goes on the old stack, and comes from the new one.
 
 extern "C" void shim_switch(void** leave, void* enter);
@@ -122,14 +128,14 @@ __thread ShimRunning shim_running;
 #define gridDim shim_grid_size
 #define PENSTOCK_SHARED (shim_running.block->shared)
 
-__attribute__((noinline)) static void shim_leave(int state, int line) {
+SHIM_UNWATCHED __attribute__((noinline)) static void shim_leave(int state, int line) {
     ShimFiber* fiber = &shim_running.fibers[shim_running.current];
     fiber->state = state;
     fiber->line = line;
     shim_switch(&fiber->stack_pointer, shim_running.scheduler);
 }
 
-__attribute__((noinline)) static void shim_fiber_main() {
+SHIM_UNWATCHED __attribute__((noinline)) static void shim_fiber_main() {
     typedef int64_t W;
     typedef void (*Kernel)(W, W, W, W, W, W, W, W, W, W, W, W, W, W, W, W, W, W, W, W, W, W, W, W, W, W, W, W, W, W, W, W);
     const W* a = shim_running.block->arguments;
@@ -139,7 +145,7 @@ __attribute__((noinline)) static void shim_fiber_main() {
     for (;;) shim_leave(SHIM_FINISHED, 0);
 }
 
-static void shim_prepare(ShimFiber* fiber, uint8_t* stack, int thread) {
+SHIM_UNWATCHED static void shim_prepare(ShimFiber* fiber, uint8_t* stack, int thread) {
     // Tops of equal stacks would share one set of the cache; a line further for each thread, they don't.
     uint8_t* top = stack + SHIM_STACK_BYTES - (thread % 64) * 64 - 64;
     void** words = (void**)top - SHIM_SAVED_WORDS;
@@ -153,14 +159,14 @@ static void shim_prepare(ShimFiber* fiber, uint8_t* stack, int thread) {
     fiber->line = 0;
 }
 
-static int shim_fail(ShimBlock* block, int code, const char* what, int line, int count) {
+SHIM_UNWATCHED static int shim_fail(ShimBlock* block, int code, const char* what, int line, int count) {
     snprintf(block->message, SHIM_MESSAGE_BYTES, "block %d: %s: line=%d, threads=%d of %d", block->block, what, line,
              count, block->threads);
     return code;
 }
 
 // One round: each fiber runs until it waits, ends or is called off. Returns -1 while there is another round.
-static int shim_round(ShimBlock* block, int* order, unsigned long long* seed) {
+SHIM_UNWATCHED static int shim_round(ShimBlock* block, int* order, unsigned long long* seed) {
     int waiting = 0, finished = 0, line = 0, lines = 1;
     for (int i = block->threads - 1; block->order > 1 && i > 0; --i) {
         *seed = *seed * 6364136223846793005ULL + 1442695040888963407ULL;
@@ -169,9 +175,15 @@ static int shim_round(ShimBlock* block, int* order, unsigned long long* seed) {
         order[i] = order[j];
         order[j] = kept;
     }
+#ifdef SHIM_RACES
+    shim_watch_round(block);
+#endif
     for (int i = 0; i < block->threads; ++i) {
         shim_running.current = order[i];
         shim_thread_index = uint3{(unsigned)order[i], 0, 0};
+#ifdef SHIM_RACES
+        shim_watch.thread = order[i];
+#endif
         ShimFiber* fiber = &shim_running.fibers[order[i]];
         if (fiber->state != SHIM_FINISHED) shim_switch(&shim_running.scheduler, fiber->stack_pointer);
         if (fiber->state == SHIM_ABORTED) return shim_fail(block, SHIM_LAUNCH_FAILED, "called off", 0, 1);
@@ -183,6 +195,7 @@ static int shim_round(ShimBlock* block, int* order, unsigned long long* seed) {
             ++waiting;
         }
     }
+    if (block->message[0]) return SHIM_LAUNCH_FAILED;  // Who watches for races has said what it saw.
     if (waiting > 0 && finished > 0)
         return shim_fail(block, SHIM_LAUNCH_FAILED, "a barrier that not all threads reach", line, waiting);
     if (lines > 1)
@@ -190,7 +203,7 @@ static int shim_round(ShimBlock* block, int* order, unsigned long long* seed) {
     return waiting > 0 ? -1 : SHIM_SUCCESS;
 }
 
-extern "C" __attribute__((visibility("default"))) int32_t shim_run_block(ShimBlock* block) {
+extern "C" SHIM_UNWATCHED __attribute__((visibility("default"))) int32_t shim_run_block(ShimBlock* block) {
     ShimFiber fibers[SHIM_THREADS_MAX];
     int order[SHIM_THREADS_MAX];
     unsigned long long seed = (unsigned long long)block->order * 977 + (unsigned long long)block->block;
@@ -209,6 +222,9 @@ extern "C" __attribute__((visibility("default"))) int32_t shim_run_block(ShimBlo
     do {
         code = shim_round(block, order, &seed);
     } while (code < 0);
+#ifdef SHIM_RACES
+    shim_watch_end();
+#endif
     for (int64_t i = 0; code == SHIM_SUCCESS && i < SHIM_GUARD_BYTES; ++i) {
         if (block->shared[block->shared_bytes + i] == SHIM_GUARD && block->shared[-1 - i] == SHIM_GUARD) continue;
         snprintf(block->message, SHIM_MESSAGE_BYTES, "block %d: wrote outside its shared memory: bytes=%lld, off by %lld",
