@@ -35,6 +35,7 @@ class RecordedNvml:
 
     NVMLError = RecordedError
     NVML_ERROR_NOT_SUPPORTED = 3
+    NVML_ERROR_NO_PERMISSION = 4
     NVML_ERROR_FUNCTION_NOT_FOUND = 13
     NVML_TEMPERATURE_GPU = 0
     NVML_CLOCK_SM = 1
@@ -82,6 +83,8 @@ class RecordedNvml:
                 raise RecordedError(15)
             if self.answers[name] is None:
                 raise RecordedError(self.NVML_ERROR_NOT_SUPPORTED)
+            if isinstance(self.answers[name], RecordedError):
+                raise self.answers[name]
             return self.answers[name]
 
         return answer
@@ -146,10 +149,20 @@ def test_names_and_constants_are_those_of_the_library():
         (pynvml.nvmlClocksThrottleReasonDisplayClockSetting, "display_clocks"),
     ):
         assert SLOW_REASONS[bit] == name
-    for name in ("NVML_ERROR_NOT_SUPPORTED", "NVML_ERROR_FUNCTION_NOT_FOUND", "NVML_CLOCK_SM", "NVML_CLOCK_MEM"):
+    errors = ("NVML_ERROR_NOT_SUPPORTED", "NVML_ERROR_NO_PERMISSION", "NVML_ERROR_FUNCTION_NOT_FOUND")
+    for name in (*errors, "NVML_CLOCK_SM", "NVML_CLOCK_MEM"):
         assert getattr(pynvml, name) == getattr(RecordedNvml, name)
     for name in RecordedNvml().answers:
         assert callable(getattr(pynvml, name))
+
+
+def test_what_nobody_may_ask_is_left_out_and_the_rest_is_read():
+    nvml = RecordedNvml(nvmlDeviceGetMemoryInfo=RecordedError(RecordedNvml.NVML_ERROR_NO_PERMISSION))
+    gauges = NvmlGauges(BUS_ID, nvml)
+    readings = [gauges.read() for _ in range(2)]
+    assert [reading.memory_used_bytes for reading in readings] == [None, None]
+    assert readings[0].temperature_celsius == 41.0
+    assert nvml.asked.count("nvmlDeviceGetMemoryInfo") == 1
 
 
 def test_real_library_without_a_driver_is_told_with_the_mend():

@@ -140,7 +140,11 @@ class NvmlGauges:
         try:
             return getattr(nvml, function)(self._card, *arguments)
         except nvml.NVMLError as error:
-            if error.value in (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND):
+            if error.value in (
+                nvml.NVML_ERROR_NOT_SUPPORTED,
+                nvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+                nvml.NVML_ERROR_NO_PERMISSION,  # Of a card that is cut into slices, to who is not root.
+            ):
                 self._untold.add(key)
                 return None
             raise GaugeError(f"{function} failed ({error})") from error
