@@ -13,6 +13,10 @@ PROTOC_PIP := .tools/protoc/bin/python -m pip --disable-pip-version-check
 PYTEST_ARGS ?=
 # Two share what is compiled once; more of them compile it again side by side. 0 for one that can be debugged.
 TEST_PROCESSES ?= 2
+# In the order that tests/conftest.py gives, and not modules of many tests first.
+SHARED_OUT := -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+# A run of the tests starts some hundred interpreters, and each would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 FUZZ_ROUNDS ?= 10
 BENCH_ARGS ?= all
 
@@ -24,12 +28,12 @@ run: $(VENV)/installed-run  ## Show the main job: simulate a market (or take TIC
 	@$(BIN)/python -m penstock_tuning.showcase $(if $(TICKS),--ticks "$(TICKS)") $(RUN_ARGS)
 
 test: lint  ## Lint, then run every test (PYTEST_ARGS="-k rings" limits them).
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(SHARED_OUT) $(PYTEST_ARGS)
 
 fuzz: $(VENV)/installed-dev  ## Run the property tests on newly drawn cases, until one fails (FUZZ_ROUNDS=100).
 	@round=0; while [ $$round -lt $(FUZZ_ROUNDS) ]; do \
 	  round=$$((round + 1)); echo "Round $$round of $(FUZZ_ROUNDS)"; \
-	  $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -q --hypothesis-profile=explore -m hypothesis $(PYTEST_ARGS) || exit 1; \
+	  $(BIN)/python -m pytest $(SHARED_OUT) -q --hypothesis-profile=explore -m hypothesis $(PYTEST_ARGS) || exit 1; \
 	done
 
 lint: $(VENV)/installed-dev  ## Check style, format, types and the arrows between the rooms.

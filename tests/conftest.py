@@ -23,7 +23,33 @@ settings.load_profile("penstock")
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Which modules begin, in this order; the others follow in the order of their names. What takes long comes early, so that
+# no process waits for another's last module. And what takes long to compile is compiled once: the daemon's code by the
+# first, and while the third compiles that of a device, nobody else needs either.
+FIRST = (
+    "fault/test_start_up.py",
+    "golden/test_default_model.py",
+    "replay/test_device_engine.py",
+    "replay/test_showcase.py",
+    "replay/test_bench_runs.py",
+    "replay/test_replay_through_daemon.py",
+    "unit/test_evaluation_commands.py",
+    "unit/test_training_commands.py",
+    "replay/test_online_serving.py",
+    "replay/test_replay_accounting.py",
+    "unit/test_bench_gpu.py",
+    "replay/test_recorded_determinism.py",
+    "golden/test_kernels_prediction_hash.py",
+    "fault/test_daemon_start.py",
+)
+
 RecordedFile = Callable[[str], Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the modules of FIRST first; the order within a module stays."""
+    turns = {ROOT / "tests" / name: turn for turn, name in enumerate(FIRST)}
+    items.sort(key=lambda item: turns.get(item.path, len(turns)))
 
 
 @pytest.fixture(scope="session")

@@ -20,16 +20,15 @@ from penstock_client import (
     DeadlineExceeded,
     Instrument,
     LocalUsageError,
-    ReconnectPolicy,
     SessionLost,
     SessionRefused,
 )
 from penstock_client.blocking import BlockingSession, connect
+from support.client_runs import HASTY, QUICK
 from support.scripted_server import ScriptedServer, ServerStream, by_the_rules
 from support.tick_arrays import quotes
 
 INSTRUMENTS = [Instrument(1, "BTCUSDT")]
-QUICK = ReconnectPolicy(initial_s=0.001, max_s=0.01, give_up_after_s=0.3)
 
 
 @pytest.fixture(autouse=True)
@@ -221,7 +220,7 @@ def test_errors_of_the_daemon_reach_the_calling_thread(socket_path):
 def test_a_sender_that_waits_learns_of_the_loss(socket_path):
     with (
         ScriptedServer(socket_path, never_answers) as server,
-        connect(server.address, instruments=INSTRUMENTS, reconnect=QUICK) as session,
+        connect(server.address, instruments=INSTRUMENTS, reconnect=HASTY) as session,
         ThreadPoolExecutor(1) as pool,
     ):
         sender = pool.submit(session.send, ticks_of(100))

@@ -16,6 +16,7 @@ from penstock_client import (
     connect,
 )
 from support.client_runs import (
+    HASTY,
     INSTRUMENTS,
     QUICK,
     Responses,
@@ -99,7 +100,7 @@ async def test_a_daemon_that_dies_of_every_tick_is_given_up(socket_path):
         stream.drop()
 
     with ScriptedServer(socket_path, dies_of_ticks) as server:
-        async with connect(server.address, instruments=INSTRUMENTS, reconnect=QUICK) as session:
+        async with connect(server.address, instruments=INSTRUMENTS, reconnect=HASTY) as session:
             await session.send(ticks_of(3))
             with pytest.raises(SessionLost, match="3 ticks have no answer") as caught:
                 await session.receive(20)
@@ -109,7 +110,7 @@ async def test_a_daemon_that_dies_of_every_tick_is_given_up(socket_path):
 
 async def test_a_daemon_that_never_comes_back_is_given_up(socket_path):
     with ScriptedServer(socket_path) as server:
-        async with connect(server.address, instruments=INSTRUMENTS, reconnect=QUICK) as session:
+        async with connect(server.address, instruments=INSTRUMENTS, reconnect=HASTY) as session:
             server.stop()
             with pytest.raises(SessionLost, match="not regained"):
                 await session.receive(20)

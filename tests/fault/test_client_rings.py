@@ -245,7 +245,7 @@ def test_ticks_are_taken_while_there_is_no_daemon(runs: Runs):
     again = threading.Event()
 
     def waits(stream: ServerStream) -> Responses:
-        assert again.wait(20)
+        assert again.wait(60)
         yield from runs.by_the_rules()(stream)
 
     with served(runs, runs.by_the_rules(answers=1), waits) as server, blocking_session(server) as session:

@@ -84,12 +84,12 @@ def test_stop_under_load_answers_what_is_in_flight_and_exits_0(tmp_path: Path) -
     for strategy in strategies:
         strategy.start()
     for strategy in strategies:
-        assert strategy.warm.wait(30)
+        assert strategy.warm.wait(60)
     silent = RawStream(daemon.address)  # Connected, and has not said Hello.
     daemon.process.send_signal(signal.SIGTERM)
-    assert daemon.process.wait(30) == 0
+    assert daemon.process.wait(60) == 0
     for strategy in strategies:
-        strategy.join(30)
+        strategy.join(60)
         assert strategy.end is not None
         assert strategy.end.code == "OK"
         assert strategy.goodbye is not None
@@ -99,7 +99,7 @@ def test_stop_under_load_answers_what_is_in_flight_and_exits_0(tmp_path: Path) -
         assert answered <= strategy.sent_before_goodbye
         (ended,) = (line for line in daemon.events("session_ended") if line["session"] == strategy.session_id)
         assert answered == ended["ticks"], "what was taken is answered"
-    watcher.join(30)
+    watcher.join(60)
     assert watcher.heard == [SERVING, NOT_SERVING]
     assert not Path(daemon.address.removeprefix("unix:")).exists()
     assert not daemon.events("drain_timeout"), "nobody had to be waited for"
@@ -119,7 +119,7 @@ def test_what_was_sent_before_the_stop_is_answered_after_it(tmp_path: Path) -> N
         for response in stream.messages():
             kinds.append(response.WhichOneof("message"))
             answers = np.append(answers, predictions_from_bytes(response.predictions.records)["sequence"])
-        assert daemon.process.wait(30) == 0
+        assert daemon.process.wait(60) == 0
     assert answers.tolist() == list(range(200))
     assert kinds.count("goodbye") == 1
     assert "Traceback" not in daemon.output()
@@ -138,7 +138,7 @@ def test_stopping_daemon_takes_no_new_session(tmp_path: Path) -> None:
         assert end.message == "daemon: was draining; try again soon, or ask another daemon"
         assert busy.receive("goodbye").goodbye.message == "the daemon is stopping"
         assert busy.end().code == "OK"
-        assert daemon.process.wait(30) == 0
+        assert daemon.process.wait(60) == 0
     assert "Traceback" not in daemon.output()
 
 
@@ -155,7 +155,7 @@ def test_client_that_never_reads_does_not_keep_the_daemon(tmp_path: Path) -> Non
             daemon.process.send_signal(signal.SIGTERM)
             assert other.receive("goodbye")
             assert other.end().code == "OK"
-        assert daemon.process.wait(30) == 0
+        assert daemon.process.wait(60) == 0
         assert daemon.events("drain_timeout")
         assert daemon.events("stopped")
 
@@ -164,7 +164,7 @@ def test_signal_during_the_start_stops_it_in_order(tmp_path: Path) -> None:
     daemon = launch_daemon(tmp_path, *small(tmp_path))
     wait_until(Path(daemon.address.removeprefix("unix:")).exists)  # Listening, perhaps not yet warm.
     daemon.process.send_signal(signal.SIGINT)
-    assert daemon.process.wait(30) == 0
+    assert daemon.process.wait(60) == 0
     assert daemon.events("stopped")
     assert "Traceback" not in daemon.output()
 

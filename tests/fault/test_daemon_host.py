@@ -16,7 +16,7 @@ from support.daemon import launch_daemon, running_daemon, small
 from support.scrape import scrape
 from support.victim import wait_until
 
-START_S = 90.0
+START_S = 300.0
 
 
 def checked_items() -> dict[str, dict[str, object]]:

@@ -17,7 +17,7 @@ from support.daemon import RunningDaemon, running_daemon, small, small_model
 from support.raw_stream import undisturbed
 from support.tick_arrays import quotes
 
-REFUSED_S = 60
+REFUSED_S = 120
 
 
 def penstockd(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -73,7 +73,7 @@ def test_gpu_serves_the_cpu_s_bits_and_its_loss_costs_no_tick(daemon, folder):
     expected, got = (one[-40:]["expected_return"][:, :horizons] for one in (forecasts, second["forecasts"]))
     assert np.abs(got - expected).max() < 0.02 * np.abs(expected).max()
 
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 60
     while not daemon.events("device_lost"):
         assert time.monotonic() < deadline_s
         time.sleep(0.02)
@@ -91,11 +91,11 @@ def test_gpu_that_dies_while_it_warms_up_is_the_cpus_turn_or_ends_the_start_wher
     arguments = (*small(tmp_path, f"engine.device={wanted}", "engine.device_batch_max=4"),)
     daemon = launch_daemon(tmp_path, *arguments, module="support.host_gpus", environment=environment)
     if wanted == "cuda":
-        assert daemon.process.wait(150) == 2
+        assert daemon.process.wait(300) == 2
         assert "penstockd: engine.device: the device failed while it warmed up" in daemon.output()
         return
     try:
-        deadline_s = time.monotonic() + 150
+        deadline_s = time.monotonic() + 300
         while not daemon.events("device_lost"):
             assert time.monotonic() < deadline_s
             assert daemon.process.poll() is None
@@ -112,12 +112,12 @@ def test_gpu_that_dies_while_it_warms_up_is_the_cpus_turn_or_ends_the_start_wher
         assert np.all(answers["flags"] & PredictionFlag.DEGRADED)
     finally:
         daemon.process.terminate()
-        daemon.process.wait(20)
+        daemon.process.wait(60)
 
 
 def test_gpu_that_is_not_there_is_refused_at_the_start_in_one_sentence(tmp_path):
     daemon = launch_daemon(tmp_path, *small(tmp_path, "engine.device=cuda:99"))
-    assert daemon.process.wait(20) == 2
+    assert daemon.process.wait(60) == 2
     (sentence,) = [line for line in daemon.output().splitlines() if line.startswith("penstockd: ")]
     assert sentence.startswith("penstockd: engine.device: ")
     assert "install" in sentence or "must be a GPU of this host" in sentence

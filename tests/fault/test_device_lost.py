@@ -241,10 +241,11 @@ def test_launch_that_the_driver_hands_over_late_is_not_lost() -> None:
 def test_start_has_more_time_for_a_launch_than_serving() -> None:
     ticks = tick_stream(69, 3)
     settings = device_settings(timeout_ns=5_000_000)
-    with device_engine(*MODELS, device=settings, late_ns=10_000_000) as (engine, _):
+    with device_engine(*MODELS, device=settings, late_ns=10_000_000) as (engine, host):
         device = engine.device
         assert device is not None
         assert device.fault == DeviceFault.NONE
+        host.delay(500_000_000)  # Time counts from when the engine looks, which a busy machine may keep it from.
         found = predict(engine, open_source(engine), ticks)
         assert device.fault == DeviceFault.TIMEOUT
     assert ((found["flags"] & DEGRADED) != 0).all()
@@ -252,13 +253,13 @@ def test_start_has_more_time_for_a_launch_than_serving() -> None:
 
 @pytest.mark.parametrize(("together", "fault"), [(15, DeviceFault.TIMEOUT), (48, DeviceFault.NONE)])
 def test_launch_of_many_ticks_has_more_time(together: int, fault: DeviceFault) -> None:
-    settings = device_settings(timeout_ns=30_000_000)
+    settings = device_settings(timeout_ns=200_000_000)
     with device_engine(*MODELS, device=settings) as (engine, host):
         device = engine.device
         assert device is not None
         source = open_source(engine)
         with kept_asleep(engine):
-            host.delay(40_000_000)
+            host.delay(500_000_000)
             publish(engine, source, tick_stream(70, together))
         take(engine, source, together)
         assert device.fault == fault
@@ -279,7 +280,7 @@ def test_device_given_up_while_a_launch_hangs_is_left_at_once(monkeypatch: pytes
         assert device is not None
         host.hang()
         publish(engine, open_source(engine), tick_stream(65, 5))
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + 60
         while device.launches == 0:
             assert time.monotonic() < deadline_s
             time.sleep(0.001)

@@ -14,7 +14,7 @@ from support.daemon import launch_daemon, running_daemon
 from support.feed_rig import SESSION, free_port, packet, send_to
 
 GROUP = "239.255.43.1"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def sets(port: int, **others: str) -> list[str]:

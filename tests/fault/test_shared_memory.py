@@ -237,7 +237,7 @@ def test_drain_answers_what_was_published_records_it_and_says_so(tmp_path: Path)
             assert len(segment.predictions(100)) == 100
             assert segment.hung_up()
             assert segment.word(layout.CLOSED_AT) == SegmentEnd.DRAINING
-        assert daemon.process.wait(20) == 0
+        assert daemon.process.wait(60) == 0
     assert not Path(daemon.address.removeprefix("unix:") + ".shm").exists()
     assert not Path(daemon.address.removeprefix("unix:") + ".shm.lock").exists()
     (recorded,) = read_recordings(tmp_path / "recorded")

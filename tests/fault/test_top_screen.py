@@ -111,7 +111,7 @@ def test_closed_window_ends_it_without_a_word(daemon: RunningDaemon) -> None:
     with Terminal(top(daemon)) as terminal:
         terminal.until("SERVING")
         terminal.close()
-        assert terminal.process.wait(20) == 129
+        assert terminal.process.wait(60) == 129
 
 
 def test_daemon_that_goes_away_is_waited_for_and_shown_again(daemon: RunningDaemon, socket_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_pipe_gets_lines_of_text_until_its_reader_leaves(daemon: RunningDaemon) 
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(3)]
         process.stdout.close()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert all(" serving, " in line or " look at: " in line for line in lines)
     assert not any("\x1b" in line for line in lines)
 

@@ -27,7 +27,7 @@ from support.feed_listener import GROUP
 from support.tick_arrays import quotes
 
 TWO = [Instrument(1, "BTCUSDT", "", 1000), Instrument(2, "ETHUSDT")]
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @dataclass

@@ -17,12 +17,13 @@ from support.scripted_server import Script, ServerStream
 from support.tick_arrays import quotes
 
 INSTRUMENTS = [Instrument(1, "BTCUSDT"), Instrument(2, "ETHUSDT")]
-QUICK = ReconnectPolicy(initial_s=0.001, max_s=0.01, give_up_after_s=0.3)
+QUICK = ReconnectPolicy(initial_s=0.001, max_s=0.01)
+HASTY = ReconnectPolicy(initial_s=0.001, max_s=0.01, give_up_after_s=1.0)  # For who is to be given up.
 Responses = Iterator[pb.StreamPredictionsResponse | bytes]
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - What it waits for happens in other threads.
             await asyncio.sleep(0.001)
 

@@ -22,8 +22,8 @@ import grpc
 from penstock_kernels.model_file import save_model
 from support.models import random_model
 
-START_TIMEOUT_S = 90.0  # The first start on a machine compiles.
-STOP_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 300.0  # The first start on a machine compiles.
+STOP_TIMEOUT_S = 60.0
 MODULE = "penstock_daemon.main"  # What is run; another one may stand before it.
 
 

@@ -65,7 +65,7 @@ def device_engine(
 def kept_asleep(engine: Engine) -> Iterator[None]:
     """Own the states as a helper does, so that all which is done meanwhile comes to the engine at once."""
     words = engine.buffers.words
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 60
     while True:
         assert time.monotonic() < deadline_s, "the engine never sleeps"
         if words[engine_memory.SLEEPING] == 1 and words[engine_memory.OWNER] == 0:

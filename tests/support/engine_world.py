@@ -40,7 +40,7 @@ STREAM = tick_stream(90, 4000)
 SIZES = replace(SEGMENT_SIZES, slots=64)
 NOBODY = 99
 AGE_NS = {"plain": 0, "unknown": 0, "old": 50_000_000, "future": -50_000_000}
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 TIMED = np.uint32(PredictionFlag.LATE | PredictionFlag.STALE | PredictionFlag.SKIPPED)
 SKIPPED, REFUSED = np.uint32(PredictionFlag.SKIPPED), np.uint32(memory.ANSWER_REFUSED)
 PATHS = {1: memory.PATH_GRPC, 2: memory.PATH_FEED, 3: memory.PATH_SHARED_MEMORY, 4: memory.PATH_SHARED_MEMORY}

@@ -26,7 +26,7 @@ from penstock_kernels.predictor import REBUILD_TICKS, PackedModel, pack
 from support.models import random_model
 
 SIZES = EngineSizes(sources=5, slots=256, states=9, model_slots=3, units_max=64, journal_ticks=512)
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)

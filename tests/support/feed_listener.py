@@ -17,7 +17,7 @@ from typing import Self
 from penstock.v1 import moldudp64 as mold
 
 GROUP = "239.255.77.1"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 _END = object()
 
 

@@ -34,7 +34,7 @@ from support.engines import frozen
 from support.models import random_model
 
 METHOD = f"/{SERVICE}/Subscribe"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _CLONE_NEWNET = 0x40000000
-_PATIENCE_S = 20.0
+_PATIENCE_S = 60.0
 
 
 class NoNamespacesError(Exception):

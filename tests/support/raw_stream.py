@@ -27,7 +27,7 @@ from penstock.v1.records import PREDICTION_DTYPE, PredictionHash, predictions_fr
 
 METHOD = "/penstock.v1.PredictionService/StreamPredictions"
 DETAILS_TRAILER = "grpc-status-details-bin"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @dataclass

@@ -20,7 +20,7 @@ from penstock_kernels.packed import PackedModel
 from support.host_device import HostDevice
 from support.kernel_rig import Batch, KernelRig
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class ResidentRig(KernelRig):

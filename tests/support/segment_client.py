@@ -26,7 +26,7 @@ from penstock.v1 import shared_ring as layout
 from penstock.v1.records import PREDICTION_DTYPE
 from penstock.v1.shared_ring import TICK_SLOT_DTYPE
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 _WORD = struct.Struct("<q")
 
 

@@ -20,7 +20,7 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 # Ctrl-C reaches who has the terminal as its own. Not by preexec_fn: Python 3.12 warns of that beside threads.
 _OWN_IT = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 _OF_THE_CALLER = frozenset({"NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "COLORTERM"})

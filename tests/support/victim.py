@@ -27,7 +27,7 @@ from support.tick_stream import tick_stream
 
 BATCH = 25
 WINDOW = 100
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def main(address: str, folder: Path, seed: int, count: int) -> None:

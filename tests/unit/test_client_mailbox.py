@@ -98,7 +98,7 @@ async def test_a_thread_that_reads_makes_room():
     await asyncio.sleep(0)
     with ThreadPoolExecutor(1) as pool:
         assert len(pool.submit(mailbox.get).result().predictions) == 2
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await room
     assert not mailbox.full
 

@@ -210,7 +210,7 @@ class ScriptedGauges:
 
 
 def until(condition):
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline_s
         time.sleep(0.001)

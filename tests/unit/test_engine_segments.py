@@ -300,6 +300,6 @@ def test_all_strategies_have_their_turn_when_all_publish_at_once(engine: Engine)
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         for client in clients:
             assert (client.predictions(200)["flags"] & PredictionFlag.STALE == 0).all()

@@ -23,7 +23,7 @@ from support.namespaces import Host, NoNamespacesError, cut_cable, lay_cable, tw
 
 GROUP, PORT, SERVER_PORT = "239.255.44.1", 26_400, 26_410  # Free for certain: the namespaces are new.
 WISHES = SocketWishes(receive_buffer_kb=256, busy_poll_us=0, stamps="auto")
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

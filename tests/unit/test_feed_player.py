@@ -209,7 +209,7 @@ def test_ctrl_c_ends_the_session_and_says_how_far_it_came(tmp_path):
         while not mold.unpack_header(line.next()).messages:
             pass
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=60)
         end = line.until_end().headers[-1]
     assert process.returncode == 130
     found = json.loads(output)
@@ -224,6 +224,6 @@ def test_a_signal_after_the_last_message_leaves_at_once_and_is_no_interruption(d
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         line.until_end()
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert (json.loads(output)["messages"], json.loads(output)["interrupted"]) == (len(ticks), False)

@@ -38,7 +38,7 @@ from support.feed_rig import SESSION, free_port, packet, send_to
 from support.models import random_model
 
 A, B = "239.255.42.1", "239.255.42.2"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 WISHES = SocketWishes(receive_buffer_kb=256, busy_poll_us=0, stamps="auto")
 
 

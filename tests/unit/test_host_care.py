@@ -39,7 +39,7 @@ from support.host_tools import GPU, Tools
 from support.host_trees import TREES, Tree, bare_metal, cloud_guest, container
 
 DAEMON = 4242
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

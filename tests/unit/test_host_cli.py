@@ -129,7 +129,7 @@ def test_completion_knows_verbs_flags_and_items(capsys: pytest.CaptureFixture[st
         ("check --severity m", "must"),
     ):
         program = f"{script}\nCOMP_WORDS=(penstock-tune {typed}); COMP_CWORD=$((${{#COMP_WORDS[@]}}-1)); _penstock_tune; echo ${{COMPREPLY[*]}}"
-        done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=60, check=False)
         assert done.stdout.startswith(expected), done.stderr
 
 

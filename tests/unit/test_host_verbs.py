@@ -222,7 +222,7 @@ def test_plan_can_be_pasted_and_does_what_apply_does(tmp_path: Path, capsys: pyt
     capsys.readouterr()
     assert main(["plan", "--root", str(pasted), *only]) == 1
     script = re.sub(r"> /", f"> {pasted}/", capsys.readouterr().out)
-    done = subprocess.run(["/bin/sh", "-eu"], input=script, text=True, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(["/bin/sh", "-eu"], input=script, text=True, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     main(["apply", "--root", str(applied), *only])
     assert Tree(pasted).snapshot() == Tree(applied).snapshot()
@@ -236,7 +236,7 @@ def test_whole_plan_is_valid_shell(tmp_path: Path, capsys: pytest.CaptureFixture
         capsys.readouterr()
         main(["plan", "--root", str(tmp_path / name)])
         script = capsys.readouterr().out
-        done = subprocess.run(["/bin/sh", "-n"], input=script, text=True, capture_output=True, timeout=30, check=False)
+        done = subprocess.run(["/bin/sh", "-n"], input=script, text=True, capture_output=True, timeout=60, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         assert not re.search(r"^[^#\n].*/etc/", script, re.MULTILINE), "files under /etc are others': remarks alone"
 

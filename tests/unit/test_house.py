@@ -102,6 +102,16 @@ def test_every_room_but_the_one_that_may_use_all_has_a_contract(repository_root:
     assert set(ROOMS) - set(PLANTED) == {"penstock_tuning"}
 
 
+def test_modules_that_begin_first_are_there(repository_root: Path) -> None:
+    page = ast.parse((repository_root / "tests" / "conftest.py").read_text(encoding="utf-8"))
+    (first,) = (
+        ast.literal_eval(line.value)
+        for line in page.body
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "FIRST"
+    )
+    assert [name for name in first if not (repository_root / "tests" / name).is_file()] == []
+
+
 def test_every_package_opens_with_a_caption_of_one_line(repository_root: Path) -> None:
     wrong = []
     for room in ROOMS.values():

@@ -198,13 +198,13 @@ def test_interrupted_measurement_leaves_nobody_spinning(tmp_path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     children: list[int] = []
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not children and time.monotonic() < deadline:
         children = [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
         time.sleep(0.02)
     assert children
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert (output, errors) == (b"", b"")
     assert not any(Path(f"/proc/{child}").exists() for child in children)

@@ -62,7 +62,7 @@ def test_child_that_was_stopped_tells_of_the_gap() -> None:
     child.send_signal(signal.SIGSTOP)
     time.sleep(0.08)
     child.send_signal(signal.SIGCONT)
-    output, _ = child.communicate(timeout=20)
+    output, _ = child.communicate(timeout=60)
     found = json.loads(output)
     longest = max(gap for _, gaps in found["slices"] for gap in gaps)
     assert longest >= 70_000_000
@@ -99,7 +99,7 @@ def test_child_ends_with_its_parent() -> None:
         [sys.executable, "-I", "-S", SPIN, json.dumps(order(parent=1, slices=10_000))],
         capture_output=True,
         check=True,
-        timeout=20,
+        timeout=60,
     )
     found = json.loads(done.stdout)
     assert found["orphaned"]

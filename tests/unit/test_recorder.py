@@ -32,7 +32,7 @@ def make_recorder(folder: Path, **changes) -> Recorder:
 
 
 def wait_for(recorder: Recorder, **wanted: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while any(getattr(recorder.stats(), name) < value for name, value in wanted.items()):
         assert time.monotonic() < deadline, recorder.stats()
         time.sleep(0.005)
@@ -178,7 +178,7 @@ def test_full_queue_drops_whole_messages_counts_them_and_notes_where(tmp_path, m
     real = recorder_module.SessionFiles.write
 
     def stuck(self, chunks, now_ns):
-        assert slow.wait(20)
+        assert slow.wait(60)
         real(self, chunks, now_ns)
 
     monkeypatch.setattr(recorder_module.SessionFiles, "write", stuck)  # The one way to have a disk stand still.

@@ -29,6 +29,7 @@ from penstock_daemon.shared_memory.attachment import Attachment
 from penstock_daemon.shared_memory.attachments import Attachments
 from penstock_daemon.shared_memory.segment import Segment
 from penstock_kernels.model_file import load_model
+from support.client_runs import until
 from support.daemon import small_model
 from support.raw_stream import hello, instruments
 from support.tick_arrays import quotes
@@ -118,8 +119,7 @@ async def test_close_that_is_cancelled_still_gives_everything_back(table: Table)
         await closing
     assert table.free() == (2, 3)
     table.link.gate.set()
-    await asyncio.sleep(0.05)
-    assert table.free() == (3, 6)
+    await until(lambda: table.free() == (3, 6))
 
 
 async def test_open_that_is_cancelled_gives_everything_back(table: Table) -> None:
@@ -131,8 +131,7 @@ async def test_open_that_is_cancelled_gives_everything_back(table: Table) -> Non
     table.link.gate.set()
     with pytest.raises(asyncio.CancelledError):
         await opening
-    await asyncio.sleep(0.05)
-    assert table.free() == (3, 6)
+    await until(lambda: table.free() == (3, 6))
     assert table.sessions == []
 
 
@@ -176,7 +175,7 @@ async def test_swap_leaves_alone_what_closed_while_another_moved(table: Table) -
     assert (new.sessions, old.sessions) == (1, 0)
     third = await attached(table)
     assert third.source == second.source
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 60
     while not (messages := third.take_answers()):
         assert time.monotonic() < deadline_s, "its source is not held"
         await asyncio.sleep(0.001)
@@ -226,7 +225,7 @@ async def test_session_lost_before_any_answer_was_taken_resumes(table: Table) ->
 async def answers_of(session: Session, count: int) -> list[int]:
     """Return the sequences of the next *count* predictions."""
     found: list[int] = []
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 60
     while len(found) < count:
         assert time.monotonic() < deadline_s
         for message in session.take_answers():
