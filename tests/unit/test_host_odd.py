@@ -181,6 +181,21 @@ def test_value_that_the_kernel_makes_of_ours_is_said_and_still_taken_back(tmp_pa
     assert tree.snapshot() == before
 
 
+def test_write_that_was_refused_and_changed_something_all_the_same_is_taken_back(tmp_path: Path) -> None:
+    tree = bare_metal(tmp_path)
+    before = tree.snapshot()
+    tree.refuse(write={INTERVAL: "EIO"})
+
+    def kernel(step: str) -> None:
+        if step == f"before {INTERVAL}":
+            tree.write(INTERVAL, "10\n")
+
+    assert [deed.step for deed in applied(tree, "C13", step=kernel)] == [Step.FAILED]
+    tree.write("/.refusals.json", before[".refusals.json"])
+    assert [deed.step for deed in reverted(tree)[0]] == [Step.RESTORED]
+    assert tree.snapshot() == before
+
+
 def test_journal_is_on_disk_before_each_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = bare_metal(tmp_path)
     synced: dict[str, int] = {}
