@@ -105,7 +105,8 @@ def sound_values(key: Key) -> st.SearchStrategy[object]:
     if key.kind is float:
         return st.floats(key.limit.low, key.limit.high)
     if key.kind is str:
-        return st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
+        texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
+        return texts.map(lambda text: text.encode()[: key.limit.bytes_max].decode(errors="ignore"))
     return st.lists(st.sampled_from(sorted(CPUS)), unique=True).map(tuple)
 
 
