@@ -113,7 +113,8 @@ def test_a_part_that_hangs_is_stopped_with_its_children(tmp_path: Path) -> None:
     pipe = tmp_path / "alive"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    child = f"import time; pipe = open({str(pipe)!r}, 'w'); print('found', flush=True); time.sleep(600)"
+    ignoring = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"  # As one that hangs in a driver.
+    child = f"{ignoring}; import time; pipe = open({str(pipe)!r}, 'w'); print('found', flush=True); time.sleep(600)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}]); print('never')"
     log = tmp_path / "log"
     for limit_s in (0.5, 2.0, 10.0, 60.0):  # A busy machine starts both of them late.
@@ -169,7 +170,7 @@ def test_every_part_is_in_the_json_as_soon_as_it_has_ended(
     assert written[1]["passed"] == ["test_one", "test_one"]
     assert "resident" not in written[1]
     assert written[-1]["resident"] == {"cases": [PASSED], "failures": ["test_two: bits"]}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["gpu-check.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gpu-check.json", "gpu-check.log"]
     assert capsys.readouterr().out.rstrip().splitlines()[-1].startswith("| gpu-check failed |")
 
 
@@ -181,19 +182,63 @@ def test_without_a_card_one_part_says_so_for_all(
     assert "no GPU can be measured" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("first", gpu_check._STOPS)
 def test_who_stops_it_early_gets_the_table_of_what_there_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], first: int
 ) -> None:
+    ended = []
+
     def stopped(name: str, _limit_s: float, _place: object) -> Part:
         if name != "agreement":
-            os.kill(os.getpid(), signal.SIGTERM)
+            try:
+                os.kill(os.getpid(), first)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)  # Whoever asks twice.
+                ended.append(name)
         return judged(PASSED)
 
     monkeypatch.setattr(gpu_check, "check_part", stopped)
+    before = {number: signal.getsignal(number) for number in gpu_check._STOPS}
     assert gpu_check.main(["--out", str(tmp_path)]) == 1
     found = json.loads((tmp_path / "gpu-check.json").read_text())
     assert found["failures"] == ["figures: stopped from outside"]
+    assert ended == ["figures"]
     assert "| FAILED | figures: stopped from outside |" in capsys.readouterr().out
+    assert {number: signal.getsignal(number) for number in gpu_check._STOPS} == before
+
+
+def test_who_stops_it_between_two_parts_gets_the_table_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = gpu_check.save
+
+    def saved(place: gpu_check.Place, parts: list[Part], elapsed_s: float, *, ended: bool) -> None:
+        if not ended:
+            os.kill(os.getpid(), signal.SIGTERM)
+        save(place, parts, elapsed_s, ended=ended)
+
+    monkeypatch.setattr(gpu_check, "save", saved)
+    monkeypatch.setattr(gpu_check, "check_part", lambda name, *_: Part(name, found={"cases": [PASSED]}))
+    assert gpu_check.main(["--out", str(tmp_path)]) == 1
+    found = json.loads((tmp_path / "gpu-check.json").read_text())
+    assert (found["passed"], found["failures"]) == (["test_one"], ["figures: stopped from outside"])
+    assert "| gpu-check failed |" in capsys.readouterr().out
+
+
+def test_a_python_that_lacks_what_every_part_needs_is_told_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu_check, "NEEDED", (("numpy", "numpy"), ("no_such.part", "no-such")))
+    assert gpu_check.main([]) == 2
+    assert f"{sys.executable} lacks no-such: " in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert gpu_check.main(["--out", str(tmp_path / "file")]) == 2
+    assert "--out must be a folder that can be written, was" in capsys.readouterr().err
 
 
 def test_a_part_for_which_no_time_is_left_is_named(

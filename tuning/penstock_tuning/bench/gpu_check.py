@@ -16,6 +16,8 @@ was found. A missed aim is printed and fails nothing: it is a figure, not a faul
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -46,6 +48,11 @@ PARTS: Final = {  # In this order, what tells most first; each in so many second
 TOTAL_S: Final = 440.0  # All of them; to stop the last one takes 20 more at most.
 MODULES: Final = {"resident": "agreement"}  # Tests of which module, where it is not the part's own.
 CHOSEN: Final = {"agreement": "not resident", "resident": "resident"}  # Which of its tests, as pytest's -k.
+NEEDED: Final = (
+    *(("numpy", "numpy"), ("numba", "numba"), ("grpc", "grpcio")),
+    *(("google.protobuf", "protobuf"), ("pytest", "pytest")),
+)  # Each module, and what it is installed as.
+_STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LEAST_S: Final = 5.0  # A part that has less is not begun.
 _BENCH_SPARE_S: Final = 20.0  # The benchmark stops by itself so much earlier, and prints what it has.
 _STOP_TIMEOUT_S: Final = 10.0
@@ -94,38 +101,71 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="few trips: to see that it works")
     options = parser.parse_args(arguments)
     out = options.out or (Path(os.environ["OUT"]) if os.environ.get("OUT") else None)
-    before = signal.signal(signal.SIGTERM, _interrupt)  # A part that runs is ended, whoever ends us.
+    if missing := missing_here():
+        print(f"make gpu-check: {missing}", file=sys.stderr)
+        return 2
+    # A part that runs is ended, whoever ends us, and a lost terminal too; what nohup ignores stays ignored.
+    before = {number: signal.getsignal(number) for number in _STOPS}
+    for number in _STOPS:
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         with tempfile.TemporaryDirectory(prefix="penstock-gpu-check-") as name:
             folder = (out or Path(name)).absolute()
-            folder.mkdir(parents=True, exist_ok=True)
-            return check(Place(folder, options.quick))
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                place = Place(folder, options.quick)
+                place.log.write_bytes(b"")
+            except OSError as exc:
+                why = f"--out must be a folder that can be written, was {str(folder)!r}: {exc.strerror}; name another"
+                print(f"make gpu-check: {why}", file=sys.stderr)
+                return 2
+            return check(place)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def missing_here() -> str:
+    """Return what this Python lacks for any part to run, and the mend; empty for nothing. CuPy the first part asks for."""
+    if sys.version_info < (3, 11):  # noqa: UP036 (a bare machine has whatever Python it came with)
+        return f"want Python 3.11 or newer, was {sys.version_info[0]}.{sys.version_info[1]}; name another by PYTHON=python3.12"
+    lacking = [package for module, package in NEEDED if not _is_there(module)]
+    if not lacking:
+        return ""
+    return (
+        f"{sys.executable} lacks {', '.join(lacking)}: {sys.executable} -m pip install {' '.join(lacking)}, or name a Python "
+        "that has them by PYTHON="
+    )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # Of the package that it lies in.
+        return False
 
 
 def check(place: Place) -> int:
     """Run all parts in *place*, print the table, and return the exit code."""
-    place.log.unlink(missing_ok=True)
     started_s = time.monotonic()
     parts: list[Part] = []
-    stopped = False
-    for name, limit_s in PARTS.items():
-        left_s = started_s + TOTAL_S - time.monotonic()
-        try:
+    try:
+        for name, limit_s in PARTS.items():
+            left_s = started_s + TOTAL_S - time.monotonic()
             if left_s < _LEAST_S:
                 parts.append(Part(name, [f"{name}: not begun, since no time was left"]))
             else:
                 parts.append(check_part(name, min(limit_s, left_s), place))
-        except KeyboardInterrupt:
-            stopped = True
-            parts.append(Part(name, [f"{name}: stopped from outside"]))
-        elapsed_s = time.monotonic() - started_s
-        ended = stopped or parts[-1].no_card or name == list(PARTS)[-1]
-        save(place, parts, elapsed_s, ended=ended)
-        print(f"--- {name}: {'FAILED' if parts[-1].failures else 'passed'}, {elapsed_s:.0f} s so far", flush=True)
-        if ended:
-            break
+            elapsed_s = time.monotonic() - started_s
+            ended = parts[-1].no_card or name == list(PARTS)[-1]
+            save(place, parts, elapsed_s, ended=ended)
+            print(f"--- {name}: {'FAILED' if parts[-1].failures else 'passed'}, {elapsed_s:.0f} s so far", flush=True)
+            if ended:
+                break
+    except KeyboardInterrupt:
+        parts += [Part(name, [f"{name}: stopped from outside"]) for name in list(PARTS)[len(parts) :][:1]]
+        save(place, parts, time.monotonic() - started_s, ended=True)
     print(report(parts, time.monotonic() - started_s))
     return 1 if any(part.failures for part in parts) else 0
 
@@ -283,18 +323,22 @@ def run(command: Sequence[str], timeout_s: float, log: Path) -> tuple[int | None
 
 
 def _interrupt(_number: int, _frame: object) -> None:
+    for number in _STOPS:  # Once: who asks again does not get away with children left behind.
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and its children: they are a group of their own."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            os.killpg(process.pid, number)
-            try:
-                process.wait(_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                continue
+    """End the process and its children: they are a group of their own, and one of them may outlive it."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_TIMEOUT_S)
+    # A group whose first process has ended keeps its number while anybody is left in it.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_STOP_TIMEOUT_S)
 
 
 def read_results(path: Path) -> list[dict[str, str]]:
