@@ -175,7 +175,8 @@ def _features_loop(
 ) -> None:
     for position in range(len(ticks)):
         tick_features(header, constants, running, ticks[position], words)
-        inputs[position] = words[: header[INPUTS]]
+        for column in range(header[INPUTS]):  # A slice's copy takes seconds to compile.
+            inputs[position, column] = words[column]
 
 
 @compiled

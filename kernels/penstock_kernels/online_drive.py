@@ -121,5 +121,7 @@ def _online_loop(
         advance_step(header, weights, state, inputs, scratch)
         outputs_step(header, weights, scratch, outputs[position])
         online_adjust(words, values, outputs[position], inputs, scratch)
-        forecasts[position] = outputs[position]
+        for horizon in range(HORIZONS_MAX):  # A slice's copy takes seconds to compile.
+            for word in range(FORECAST_WORDS):
+                forecasts[position, horizon, word] = outputs[position, horizon, word]
         calibrate_step(header, weights, forecasts[position])

@@ -27,7 +27,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
         "sessions.max=4",
         "sessions.instruments_max=6",
         "sessions.states_max=10",
-        "sessions.hello_timeout_s=1",
+        "sessions.hello_timeout_s=3",
         f"server.message_bytes_max={MESSAGE_BYTES_MAX}",
         "metrics.address=127.0.0.1:0",
     )
@@ -74,7 +74,7 @@ def after_hello(*messages: dict) -> Callable[[RawStream], None]:
 
 
 REFUSALS = {
-    "nothing-said": (lambda _: None, "FAILED_PRECONDITION HELLO_TIMEOUT", "hello: was nothing for 1.0 s; send Hello first"),
+    "nothing-said": (lambda _: None, "FAILED_PRECONDITION HELLO_TIMEOUT", "hello: was nothing for 3.0 s; send Hello first"),
     "ticks-first": (lambda stream: stream.send(**batch()), "FAILED_PRECONDITION HELLO_MISSING", "message: was ticks; send Hello first"),
     "closed-at-once": (RawStream.half_close, "FAILED_PRECONDITION HELLO_MISSING", "message: was nothing; send Hello first"),
     "hello-twice": (after_hello({"hello": hello()}), "FAILED_PRECONDITION HELLO_TWICE", "message: was hello; say Hello once per stream"),

@@ -30,7 +30,7 @@ TICKS = tick_stream(SEED, COUNT)
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
     folder = tmp_path_factory.mktemp("losses")
-    sets = ("shared_memory.slots=128", "shared_memory.attach_timeout_s=0.5", "metrics.address=127.0.0.1:0")
+    sets = ("shared_memory.slots=128", "shared_memory.attach_timeout_s=2", "metrics.address=127.0.0.1:0")
     with running_daemon(folder, *small(folder, *sets)) as daemon:
         yield daemon
 
