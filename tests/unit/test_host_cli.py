@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -41,7 +42,10 @@ def test_explain_says_why_here_and_all_spellings_agree(tmp_path: Path, capsys: p
     assert main(["--explain", "C5"]) == 0
     assert item.why in capsys.readouterr().out
     assert main(["explain", "C99", "--root", str(tmp_path)]) == 2
-    assert "C99" in capsys.readouterr().err
+    assert "explain: must be one of C1, " in capsys.readouterr().err
+    assert main(["explain", "C5", "--json", "--root", str(tmp_path)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["verb"], told["id"], told["exit_status"]) == ("explain", "C5", 0)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,11 @@ def test_runs_of_one_label_are_one_side_and_must_all_be_beyond_the_other() -> No
     comparison = compare(first, other)
     assert comparison.verdict is Verdict.SAME
     assert compare(before[0], same[2]).verdict is Verdict.WORSE, "which one pair alone would have said"
-    assert compare(*by_label([*before, *good])).verdict is Verdict.BETTER
+    better = compare(*by_label([*before, *good]))
+    assert better.verdict is Verdict.BETTER
+    assert [warning[:10] for warning in better.warnings] == ["3 and 3 ru"]
+    assert "in 10% of cases by chance alone; take four or more" in better.warnings[0]
+    assert compare(*by_label([*before, before[0], *good, good[0]])).warnings == ()
     assert first.seconds == 90
     assert first.notes[0] == "3 runs taken together."
     assert first.series[0].count == sum(run.series[0].count for run in before)

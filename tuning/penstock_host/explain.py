@@ -24,7 +24,7 @@ def explain(host: Host, item_id: str) -> dict[str, str]:
     """
     item = BY_ID.get(item_id.upper())
     if item is None:
-        raise ProfileError(f"--explain: must be one of {', '.join(ITEM_IDS)}, was {item_id}")
+        raise ProfileError(f"explain: must be one of {', '.join(ITEM_IDS)}, was {item_id}")
     finding = examine(host, item, read_journal(host))
     here = [
         f"{setting.target} was {setting.found}" + (f"; {setting.mend}" if setting.mend else "")

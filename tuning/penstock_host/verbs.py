@@ -129,7 +129,7 @@ def explain_verb(host: Host, item_id: str, *, as_json: bool) -> int:
     """Say what an item is."""
     told = explain(host, item_id)
     if as_json:
-        output.say_json(told)
+        output.say_json({"verb": "explain"} | told | {"exit_status": 0})
     else:
         output.say("\n".join(f"{key + ':':<12} {value}" for key, value in told.items()))
     return 0

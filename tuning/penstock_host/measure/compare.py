@@ -11,6 +11,7 @@ has one chance to err; CPUs by themselves are shown beside it and are no part of
 
 from __future__ import annotations
 
+import math
 import statistics as stats
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -302,6 +303,13 @@ def _warnings(before: Measurement, after: Measurement, pairs: Sequence[tuple[Ser
                 f"{name}: load {busy:.1f} per CPU when it began; a busy host differs from one minute to the next: measure "
                 "it quiet, or several times in turns under the same two labels, and compare all files"
             )
+    runs = [len(runs_of(one)) for one in pairs[0]]
+    chance = 2 / math.comb(sum(runs), runs[0])  # Of so many in any order: that one side's come first, or last.
+    if sum(runs) > 2 and chance > ERRING_SHARE:
+        found.append(
+            f"{runs[0]} and {runs[1]} runs: where they differ by themselves, all of one side are beyond all of the other in "
+            f"{chance:.0%} of cases by chance alone; take four or more of each"
+        )
     fewest = min(len(run) for pair in pairs for one in pair for run in runs_of(one))
     if fewest == 0:
         found.append(f"{before.kind} keeps no slices: one number each, without an interval; take several to judge them")
