@@ -44,7 +44,8 @@ class BlockingSubscription:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._core: SubscriptionCore | None = None
         self._mailbox: ThreadMailbox | None = None
-        self._used = self._closed = False
+        self._used = self._closed = self._forked = False
+        self._parents: tuple[SubscriptionCore | None, asyncio.AbstractEventLoop | None] = (None, None)
 
     def __enter__(self) -> Self:
         """Subscribe; see open()."""
@@ -62,15 +63,20 @@ class BlockingSubscription:
         if self._used:
             raise LocalUsageError("a subscription can be opened once: call subscribe() for another one")
         self._used = True
-        loop = background.acquire()
+        loop, core = background.acquire(), None
         try:
             self._mailbox = ThreadMailbox(loop)
             core = SubscriptionCore(self._settings, self._mailbox)
             run_on(loop, core.open())
         except BaseException:
-            background.release()
+            try:
+                if core is not None:
+                    run_on(loop, core.close())  # It may have opened since, where it was our wait that was interrupted.
+            finally:
+                background.release()
             raise
         self._loop, self._core = loop, core
+        background.tell(self)
 
     def close(self) -> None:
         """Leave at once; what has come can still be read. ``with`` does it."""
@@ -113,7 +119,22 @@ class BlockingSubscription:
         while (batch := self.receive(timeout_s)) is not None:
             yield batch
 
+    def forked_off(self) -> None:
+        """Hear, in a forked child, that the subscription stays the parent's: every verb but close() says so from now on."""
+        self._parents = self._core, self._loop  # Freed here, they would talk to gRPC, which does not live in a child.
+        self._core, self._loop, self._forked = None, None, True
+
+    def leave_at_exit(self) -> None:
+        """Hear that the loop is about to stop for good: a thread that waits sees the subscription's end, and no error."""
+        if self._core is not None:
+            self._core.leave()
+
     def _opened(self) -> SubscriptionCore:
+        if self._forked:
+            raise LocalUsageError(
+                "a subscription belongs to the process that opened it, and this one was forked from it: call subscribe() "
+                "in the process that uses it, and start processes by spawn or exec"
+            )
         if self._core is None:
             raise LocalUsageError("the subscription must be open first: enter it with 'with', or call open()")
         return self._core

@@ -101,6 +101,10 @@ class SubscriptionCore:
         stream = await self._open_first()
         self._supervisor = asyncio.get_running_loop().create_task(self._supervise(stream), name="penstock subscription")
 
+    def leave(self) -> None:
+        """Take the end of the loop, when it comes, for a close() and not for a loss; may be called in any thread."""
+        self._closing = True
+
     async def close(self) -> None:
         """Leave at once. Does nothing the second time."""
         self._opened = self._closing = True

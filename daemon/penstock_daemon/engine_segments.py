@@ -12,7 +12,8 @@ and never become an address, an index or the bound of a loop.
     taken and not yet read <= slots of the source      so that every answer not read can be given again after a loss
 
 Nothing here waits for a strategy: no lock, no descriptor that it could make block, no page that it could take away (a
-punched hole reads as zeros, and zeros are no tick). Nothing allocates or logs.
+punched hole reads as zeros, and zeros are no tick; shared_memory/segment.py says on which host it is worse). Nothing
+allocates or logs.
 """
 
 from __future__ import annotations

@@ -111,10 +111,11 @@ class RecorderCare:
     def _taps(self) -> list[TapDrain]:
         return [tap for tap in (self._segments, self._feed) if tap is not None]
 
-    def _tell(self) -> None:
+    def _tell(self, *, last: bool = False) -> None:
+        """Have the log tell of ticks that found a tap full, once a while; of what it has not told, the *last* time."""
         assert self.recorder is not None, "taps are emptied where there is a recorder"
         missed = self.recorder.stats().ticks_missed
-        if missed > self._told and self._limit.due("tap_full") is not None:
+        if missed > self._told and (last or self._limit.due("tap_full") is not None):
             _log.warning(
                 "recording_tap_full",
                 ticks=missed - self._told,
@@ -132,7 +133,7 @@ class RecorderCare:
         try:
             for tap in self._taps():
                 tap.finish()
-            self._tell()
+            self._tell(last=True)
         finally:
             if not self.recorder.close(_STOP_S):
                 _log.warning(

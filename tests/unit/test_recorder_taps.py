@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from penstock.v1 import moldudp64
 from penstock.v1.records import BookFlag
 from penstock_client.instruments import Instrument
 from penstock_daemon.config_fields import RecordConfig
-from penstock_daemon.engine_tap import NOT_RECORDED
+from penstock_daemon.engine import Engine, EngineSettings
+from penstock_daemon.engine_tap import CONSUMED, NOT_RECORDED
 from penstock_daemon.feed.memory import Payload
 from penstock_daemon.recorder import Recorder
 from penstock_daemon.recorder_care import FEED_SESSION, RecorderCare
 from penstock_daemon.recorder_taps import TapDrain
+from support.engines import SIZES
 from support.feed_rig import SESSION, FeedRig, packet
 from support.itch_orders import LOCATES, STOCKS, add, directory, start_of_messages
 from support.recordings import RecordedFile, read_recordings
@@ -160,6 +163,34 @@ def test_stop_takes_out_what_is_left_and_the_log_tells_what_found_no_room(tmp_pa
     assert "record.tap_ticks" in told["mend"]
     (file,) = read_recordings(tmp_path / "kept")
     assert (len(file.ticks), file.entry["session_id"], file.entry["client_name"]) == (64, FEED_SESSION, "itch")
+
+
+def test_stop_tells_of_ticks_that_found_no_room_since_the_log_told_last(tmp_path: Path) -> None:
+    care = RecorderCare(RecordConfig(folder=str(tmp_path / "kept"), tap_ticks=64))
+    care.open()
+    engine = Engine(SIZES, EngineSettings())
+    rig = FeedRig(tap_ticks=care.tap_ticks)
+
+    async def lose_twice(logs: list) -> None:
+        care.serve(engine)
+        care.record_feed("itch", ONE, rig.feed.tap)
+        rig.offer(packet(1, 90))
+        async with asyncio.timeout(60):
+            while rig.feed.tap.words[CONSUMED] < 64:  # noqa: ASYNC110 - No event tells of it.
+                await asyncio.sleep(0.001)
+            rig.offer(packet(91, 10))
+            while not told(logs):  # noqa: ASYNC110 - Nor of this.
+                await asyncio.sleep(0.001)
+        rig.offer(packet(101, 90))
+        care.close()
+
+    def told(logs: list) -> list[tuple[int, int]]:
+        return [(line["ticks"], line["total"]) for line in logs if line["event"] == "recording_tap_full"]
+
+    with capture_logs() as logs:
+        asyncio.run(lose_twice(logs))
+    engine.close()
+    assert told(logs) == [(26, 26), (26, 52)]
 
 
 def test_nothing_is_left_where_nothing_is_recorded() -> None:

@@ -214,6 +214,49 @@ def test_the_blocking_subscription_gives_the_same_arrays(engine, tmp_path):
     beside_a_server(engine, tmp_path, work)
 
 
+LIVES = """
+import os, signal, sys, threading
+from penstock_client.blocking_subscription import subscribe
+from penstock_client.errors import LocalUsageError
+
+def refused(verb):
+    try:
+        verb()
+    except LocalUsageError as error:
+        return "forked" in str(error)
+    return False
+
+subscription = subscribe(sys.argv[1])
+subscription.open()
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        subscription.close()
+        os._exit(0 if refused(subscription.receive) and refused(lambda: subscription.subscribed) else 1)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if ended != -signal.SIGSEGV:  # gRPC's own, at times, before the child has begun.
+        break
+print(ended in (0, -signal.SIGSEGV), flush=True)
+print(len(subscription.receive(60).predictions) > 0, subscription.reconnects, flush=True)
+threading.Thread(target=list, args=(subscription.batches(),), daemon=True).start()
+"""
+
+
+def test_a_forked_child_leaves_the_subscription_to_its_parent_whose_exit_ends_waits_without_a_word(engine, tmp_path):
+    def work(server: SubscribeServer, publish) -> None:
+        line = [sys.executable, "-c", LIVES, server.address]
+        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as strategy:
+            assert strategy.stdout is not None
+            assert strategy.stdout.readline() == "True\n"
+            publish(TICKS)
+            said, complaints = strategy.communicate(timeout=PATIENCE_S)
+        assert (strategy.returncode, said) == (0, "True 0\n"), complaints
+        assert "Traceback" not in complaints
+
+    beside_a_server(engine, tmp_path, work)
+
+
 def command(server: SubscribeServer, *flags: str) -> subprocess.Popen[str]:
     line = [sys.executable, "-m", "penstock_client.cli", "subscribe", "--to", server.address, *flags]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
