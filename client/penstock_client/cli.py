@@ -68,6 +68,7 @@ def run_command(arguments: Sequence[str] | None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every command."""
+    from penstock_client.completion import add_completion
     from penstock_client.daemon_commands import add_daemon_commands
     from penstock_client.feed_command import add_feed
     from penstock_client.file_commands import add_file_commands
@@ -93,13 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_subscribe(commands)
     version = commands.add_parser("version", help="say which versions are at work")
     version.set_defaults(run=_run_version)
-    completion = commands.add_parser(
-        "completion",
-        help="print a script that completes commands in a shell",
-        epilog='examples:\n  eval "$(penstock completion bash)"',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    completion.add_argument("shell", choices=("bash", "zsh"))
+    completion = add_completion(commands, parser.prog)
     completion.set_defaults(run=lambda options: _run_completion(options, parser))
     return parser
 

@@ -1,4 +1,7 @@
-"""``penstock completion``: a script for the shell, made from the parser, so that it never knows less than the command."""
+"""``completion`` of penstock, penstock-train and penstock-bench: a script for the shell.
+
+It is made from the command's parser, so that it never knows less than the command.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from typing import Final
 SHELLS: Final = ("bash", "zsh")
 
 _BASH: Final = """\
-# penstock completion for bash: eval "$(penstock completion bash)"
-_penstock() {{
+# {prog} completion for bash: eval "$({prog} completion bash)"
+_{name}() {{
     local word="${{COMP_WORDS[COMP_CWORD]}}" path="" index
     for ((index = 1; index < COMP_CWORD; index++)); do
         case "${{COMP_WORDS[index]}}" in -*) break ;; esac
@@ -20,8 +23,20 @@ _penstock() {{
 {cases}
     esac
 }}
-complete -o default -o bashdefault -F _penstock penstock
+complete -o default -o bashdefault -F _{name} {prog}
 """
+
+
+def add_completion(commands: argparse._SubParsersAction[argparse.ArgumentParser], prog: str) -> argparse.ArgumentParser:
+    """Add the command that asks for the script of *prog* to *commands*; the shell will be in ``shell``."""
+    command = commands.add_parser(
+        "completion",
+        help="print a script that completes commands in a shell",
+        epilog=f'examples:\n  eval "$({prog} completion bash)"',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("shell", choices=SHELLS)
+    return command
 
 
 def completion_script(shell: str, parser: argparse.ArgumentParser) -> str:
@@ -32,7 +47,7 @@ def completion_script(shell: str, parser: argparse.ArgumentParser) -> str:
         for path, options in words.items()
     )
     paths = "|".join(f'"{path}"' for path in words if path)
-    script = _BASH.format(paths=paths, cases=cases)
+    script = _BASH.format(prog=parser.prog, name=parser.prog.replace("-", "_"), paths=paths, cases=cases)
     if shell == "zsh":
         script = script.replace("for bash", "for zsh").replace("completion bash)", "completion zsh)")
         return f"autoload -U +X bashcompinit && bashcompinit\n{script}"

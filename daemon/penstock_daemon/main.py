@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -24,10 +25,26 @@ examples:
   penstockd --set feed.group=239.1.2.3:26400 --set feed.interface=eth1 --set "feed.instruments=AAPL, MSFT"
   penstockd --record recordings                        keep every session's ticks as DBN files
   penstockd --print-config > penstockd.toml            every key, its default and its advice
+  eval "$(penstockd --completion)"
 """
 CHECKED: Final = (
     "the configuration has no fault; whether models, devices, interfaces and folders can be had is seen at the start"
 )
+
+
+# Of keys nothing follows but a value, so no blank.
+COMPLETION: Final = """\
+# penstockd completion for bash (zsh: after autoload -U bashcompinit && bashcompinit): eval "$(penstockd --completion)"
+_penstockd() {{
+    local word="${{COMP_WORDS[COMP_CWORD]}}"
+    case "${{COMP_WORDS[COMP_CWORD-1]}}" in
+        --set) compopt -o nospace 2>/dev/null; COMPREPLY=($(compgen -W "{keys}" -- "$word")) ;;
+        --config|--record|=) COMPREPLY=() ;;
+        *) COMPREPLY=($(compgen -W "{flags}" -- "$word")) ;;
+    esac
+}}
+complete -o default -o bashdefault -F _penstockd penstockd
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,9 +67,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="check the configuration and exit; whether models, devices, interfaces and folders can be had is seen at the start",
     )
     parser.add_argument("--version", action="version", version=f"penstockd {version('penstock')}")
+    parser.add_argument(
+        "--completion", action="store_true", help="print completion for bash of flags and keys, and exit"
+    )
     options = parser.parse_args(arguments)
 
     from penstock_daemon.config import ConfigError, load_config, render_toml
+
+    if options.completion:
+        from penstock_daemon.config_fields import keys
+
+        flags = re.findall(r"--[a-z-]+", parser.format_usage())
+        names = (f"{key.section}.{key.name}=" for key in keys())
+        print(COMPLETION.format(keys=" ".join(names), flags=" ".join(flags)), end="")
+        return 0
 
     sets = [*options.set, *([f"record.folder={options.record}"] if options.record is not None else [])]
     try:

@@ -191,15 +191,27 @@ def test_version_names_the_machine_too(capsys):
         ("penstock models de", ["describe"]),
         ("penstock models activate --open", ["--open-sessions"]),
         ("penstock completion ", ["bash", "zsh"]),
+        ("penstock-train sim", ["simulate"]),
+        ("penstock-bench shm --tr", ["--trips"]),
+        ("penstockd --pr", ["--print-config"]),
+        ("penstockd --check --set engine.id", ["engine.idle="]),
     ],
 )
 def test_bash_completes_commands_and_flags(line, offered):
     words = line.split(" ")
+    asked = {
+        "penstock": "penstock_client.cli completion bash",
+        "penstock-train": "penstock_tuning.model.cli completion bash",
+        "penstock-bench": "penstock_tuning.bench.cli completion bash",
+        "penstockd": "penstock_daemon.main --completion",
+    }[words[0]]
+    function = f"_{words[0].replace('-', '_')}"
     script = (
-        f'eval "$({sys.executable} -m penstock_client.cli completion bash)"; '
-        f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _penstock; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        f'eval "$({sys.executable} -m {asked})"; COMP_WORDS=({" ".join(words)}); COMP_CWORD={len(words) - 1}; '
+        f"{function}; printf '%s\\n' \"${{COMPREPLY[@]}}\"; complete -p {words[0]} >&2"
     )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert f" -F {function} {words[0]}\n" in done.stderr
     assert set(offered) <= set(done.stdout.split())
     if words[-1]:
         assert done.stdout.split() == offered

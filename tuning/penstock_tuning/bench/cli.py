@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from penstock_client.completion import add_completion, completion_script
+
 _NEEDED: Final = ("numba", "uvloop", "structlog", "databento_dbn", "scipy")
 _NEEDED_ON_A_GPU: Final = ("numba",)  # And CuPy, which has a sentence of its own.
 
@@ -35,12 +37,16 @@ docs/benchmarks.md says what each figure means and how to compute it again from 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line *arguments* (those of the process where None) and return the exit code."""
+    parser = _parser()
     try:
-        options = _parser().parse_args(arguments)
+        options = parser.parse_args(arguments)
     except SystemExit as exc:  # argparse's own way out: 0 after --help, 2 after a usage error it has told of.
         return exc.code if isinstance(exc.code, int) else 2
     before = signal.signal(signal.SIGTERM, _interrupt)  # Processes that we started are stopped, whoever stops us.
     try:
+        if options.name == "completion":
+            print(completion_script(options.shell, parser), end="")
+            return 0
         from penstock_client.extras import require
 
         for module in _NEEDED_ON_A_GPU if options.name == "gpu" else _NEEDED:
@@ -132,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--found", type=Path, metavar="FILE", help="write each finding there as it comes, as JSON lines")
     one = _benchmark(names, "all", "every benchmark, with one table at the end")
     one.add_argument("--quick", action="store_true", help="a tenth of everything: to see that it works, not to publish")
+    add_completion(names, parser.prog)
     return parser
 
 

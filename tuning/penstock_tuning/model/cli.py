@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from penstock_client.completion import add_completion, completion_script
 from penstock_tuning.model.setting_flags import add_setting_flags
 
 _EXAMPLES: Final = """examples:
@@ -76,11 +77,15 @@ _DESCRIBE_EXAMPLES: Final = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line *arguments* (those of the process where None) and return the exit code."""
+    parser = _parser()
     try:
-        options = _parser().parse_args(arguments)
+        options = parser.parse_args(arguments)
     except SystemExit as exc:  # argparse's own way out: 0 after --help, 2 after a usage error it has told of.
         return exc.code if isinstance(exc.code, int) else 2
     try:
+        if options.command == "completion":
+            print(completion_script(options.shell, parser), end="")
+            return 0
         from penstock_client.extras import require
 
         for module in ("numba", "rich", "scipy", "databento_dbn"):
@@ -129,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_search(commands)
     _add_describe(commands)
     _add_default(commands)
+    add_completion(commands, parser.prog)
     return parser
 
 
