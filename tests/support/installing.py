@@ -23,7 +23,8 @@ def install(*arguments: str, environment: Path | None = None) -> None:
         environment: the virtual environment to install into, which needs no pip of its own; None for this one.
     """
     elsewhere = ["--python", str(environment)] if environment else []
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *elsewhere, "install", "--quiet", *arguments]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", *elsewhere]
+    command = [*pip, "install", "--quiet", "--no-compile", *arguments]  # Little of it is ever imported.
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
     except subprocess.TimeoutExpired:
