@@ -46,6 +46,7 @@ def test_help_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> N
     ("arguments", "sentence"),
     [
         (["grpc", "--block", "0"], "--block must be from 1 to --trips=3000: block=0"),
+        (["grpc", "--trips", "-1"], "--trips must be from 1 to 10,000,000: trips=-1"),
         (["shm", "--trips", "0"], "--trips must be from 1 to 10,000,000: trips=0"),
         (["load", "--repeat", "0"], "--repeat must be from 1 to 1,000: repeat=0"),
         (["load", "--seconds", "nan"], "--seconds must be above 0 and below 1,000,000: seconds=nan"),

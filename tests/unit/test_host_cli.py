@@ -123,6 +123,14 @@ def test_reader_that_goes_away_is_no_traceback(tmp_path: Path, repository_root: 
     assert started.returncode == 2
 
 
+@pytest.mark.parametrize("verb", ["check", "plan", "apply", "revert", "explain", "measure", "report", "completion"])
+def test_every_verb_has_examples_in_its_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([verb, "--help"])
+    assert end.value.code == 0
+    assert f"penstock-tune {verb}" in capsys.readouterr().out.partition("examples:")[2]
+
+
 def test_completion_knows_verbs_flags_and_items(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion"]) == 0
     script = capsys.readouterr().out

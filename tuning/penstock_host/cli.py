@@ -38,6 +38,9 @@ examples:
   sudo penstock-tune apply --severity must     set what matters most, and remember what was
   sudo penstock-tune revert                    put everything back
   penstock-tune explain C7                     what an item is, and what it can break
+  penstock-tune measure jitter --hot --label before     how quiet the hot cores are
+  penstock-tune report --out host.html         all of it as one page
+  eval "$(penstock-tune completion)"
 
 exit status: 0 all as wanted, 1 not, 2 an error, 3 refused as unsafe
 """
@@ -111,6 +114,11 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB")
     for register in REGISTERS:
         register(subparsers)
+    for name, verb in subparsers.choices.items():
+        if not verb.epilog:
+            examples = [line for line in EXAMPLES.splitlines() if f"penstock-tune {name}" in line]
+            verb.epilog = "\n".join(["examples:", *examples])
+            verb.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
 
 

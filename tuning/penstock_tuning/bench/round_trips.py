@@ -52,6 +52,8 @@ class RoundTripSettings:
         """Check the user's numbers."""
         if not 1 <= self.repeat <= 1000:
             raise BenchError(f"--repeat must be from 1 to 1,000: repeat={self.repeat}")
+        if not 1 <= self.trips <= 10_000_000:
+            raise BenchError(f"--trips must be from 1 to 10,000,000: trips={self.trips}")
         if not 1 <= self.block <= self.trips:
             raise BenchError(f"--block must be from 1 to --trips={self.trips}: block={self.block}")
 
