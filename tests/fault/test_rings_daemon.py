@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -201,6 +202,7 @@ while not session._wait.sleepers:
 def test_a_forked_child_leaves_the_session_to_its_parent_whose_exit_ends_waits_without_a_word(daemon: RunningDaemon):
     path = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
     command = [sys.executable, "-c", path + LIVES, daemon.address]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    environment = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, env=environment)
     assert (done.returncode, done.stdout) == (0, "True [5, 6, 7, 8, 9] 0\n"), done.stderr
     assert "Traceback" not in done.stderr

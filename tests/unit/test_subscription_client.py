@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import subprocess
@@ -246,7 +247,10 @@ threading.Thread(target=list, args=(subscription.batches(),), daemon=True).start
 def test_a_forked_child_leaves_the_subscription_to_its_parent_whose_exit_ends_waits_without_a_word(engine, tmp_path):
     def work(server: SubscribeServer, publish) -> None:
         line = [sys.executable, "-c", LIVES, server.address]
-        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as strategy:
+        environment = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"}
+        with subprocess.Popen(
+            line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        ) as strategy:
             assert strategy.stdout is not None
             assert strategy.stdout.readline() == "True\n"
             publish(TICKS)
