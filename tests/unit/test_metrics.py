@@ -125,7 +125,7 @@ def samples(text: str) -> dict[str, dict[tuple[str, ...], float]]:
     return found
 
 
-def test_scrape_shows_every_number_of_the_snapshot():
+def test_scrape_shows_every_number_of_the_snapshot(repository_root):
     with served(FULL) as address:
         status, content_type, text = get(address)
     assert status == 200
@@ -158,6 +158,9 @@ def test_scrape_shows_every_number_of_the_snapshot():
     assert found["penstock_intruder_seconds_total"] == {("foreign",): 0.002}
     assert found["penstock_intruders"] == {(): 1}
     assert found["penstock_collector_runs_total"] == {(): 5}
+    page = (repository_root / "docs" / "metrics.md").read_text(encoding="utf-8")
+    families = {name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") for name in found}
+    assert [name for name in sorted(families) if name.startswith("penstock_") and f"`{name}`" not in page] == []
     assert found["penstock_ring_high_water"] == {("ticks", "0"): 77}
     assert "penstock_heat_events_total" not in found, "this host does not tell"
     assert found["penstock_clock_offset_seconds"] == {("monotonic", "ptp"): -5e-6}
