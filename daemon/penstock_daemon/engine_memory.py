@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from penstock.v1.records import TICK_BYTES, TICK_DTYPE
 from penstock_daemon.arena import CACHE_LINE_BYTES
-from penstock_daemon.engine_tap import Tap
+from penstock_daemon.engine_tap import TapMemory
 
 WORDS_PER_LINE: Final = CACHE_LINE_BYTES // 8
 
@@ -267,7 +267,7 @@ class Buffers(NamedTuple):
     segment_ids: NDArray[np.int64]  # (sources, segment_instruments): instrument_id, ascending
     segment_states: NDArray[np.int64]  # (sources, segment_instruments): the state of each
     open_sources: NDArray[np.int64]  # (sources,): those that are open, in the order of their numbers
-    tap: Tap  # Where the engine leaves what it takes from segments, for the recorder; a row is a source.
+    tap: TapMemory  # Where the engine leaves what it takes from segments, for the recorder; a row is a source.
 
 
 class AnswerBuffers(NamedTuple):

@@ -27,7 +27,7 @@ from penstock.v1 import shared_ring as layout
 from penstock.v1.records import TICK_LENGTH_WORDS, TICK_RTYPE, Clock
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.engine_stages import record_handed_over
-from penstock_daemon.engine_tap import NOT_RECORDED, leave_ticks
+from penstock_daemon.engine_tap import is_recorded, leave_ticks
 from penstock_daemon.native import clock_ns, fence, store_release
 from penstock_daemon.native_memory import hang_up, load_at, send_byte, set_word_at, store_at, word_at
 
@@ -148,7 +148,7 @@ def take_from_segment(m: Any, source: int, looked_ns: int) -> int:
         return 0
     count = copy_ticks(m, source, min(wanted, room), place)
     store_release(m.cursors, base + memory.TICK_PUBLISHED, place + count)
-    if m.tap.recordings[source] != NOT_RECORDED:
+    if is_recorded(m.tap, source):
         leave_ticks(m.tap, source, m.tick_slots[source], m.tick_words[source], place, count)
     row[memory.SEGMENT_TAKEN] = taken + count
     store_at(address + _TICK_CONSUMED_AT, taken + count)

@@ -28,10 +28,14 @@ _part = njit(nogil=True, cache=True, error_model="numpy", _nrt=False, no_cpython
 
 NOT_RECORDED: Final = 0  # In ``recordings``.
 
-# Words, each on a cache line of its own.
-PUBLISHED: Final = 0 * CACHE_LINE_BYTES // 8  # Who writes ticks.
-CONSUMED: Final = 1 * CACHE_LINE_BYTES // 8  # Event loop.
-TAP_WORDS: Final = 2 * CACHE_LINE_BYTES // 8
+# A tap is one array of words, so that it costs compiled code one argument: each on a cache line of its own, what never
+# changes on one together, then RECORDINGS and counts by row, then slots.
+_LINE: Final = CACHE_LINE_BYTES // 8
+PUBLISHED: Final = 0 * _LINE  # Who writes ticks.
+CONSUMED: Final = 1 * _LINE  # Event loop.
+TICKS: Final = 2 * _LINE  # That it holds: a power of two, or 0 where nothing is recorded.
+ROWS: Final = TICKS + 1
+RECORDINGS: Final = 3 * _LINE
 
 # Columns of a slot: the tick, whose it is, and its number.
 TICK_COLUMNS: Final = TICK_BYTES // 8
@@ -39,12 +43,14 @@ RECORDING: Final = TICK_COLUMNS
 NUMBER: Final = TICK_COLUMNS + 1
 SLOT_COLUMNS: Final = TICK_COLUMNS + 2
 
+TapMemory = NDArray[np.int64]  # (words,), as ``make_tap`` gives it.
+
 
 class Tap(NamedTuple):
-    """The arrays of a tap, in the form that compiled code takes as a part of its one argument."""
+    """The parts of a tap, as views of its memory."""
 
-    words: NDArray[np.int64]  # (TAP_WORDS,)
-    slots: NDArray[np.int64]  # (ticks, SLOT_COLUMNS); a power of two, or none where nothing is recorded
+    words: NDArray[np.int64]  # (words,): all of it
+    slots: NDArray[np.int64]  # (ticks, SLOT_COLUMNS)
     recordings: NDArray[
         np.int64
     ]  # (rows,): written by the event loop while a row leaves nothing; NOT_RECORDED for none
@@ -58,22 +64,28 @@ def tap_bytes(ticks: int, rows: int) -> int:
         ticks: that the tap holds.
         rows: sources that may leave some.
     """
-    size = 0
-    size += TAP_WORDS * 8
-    size += ticks * SLOT_COLUMNS * 8
-    size += rows * 2 * 8
-    return size
+    return (RECORDINGS + 2 * rows + ticks * SLOT_COLUMNS) * 8
 
 
-def make_tap(take: Callable[..., NDArray[Any]], ticks: int, rows: int) -> Tap:
+def make_tap(take: Callable[..., NDArray[Any]], ticks: int, rows: int) -> TapMemory:
     """Take a tap from an arena; see ``tap_bytes``. take: ``Arena.take``. ticks: a power of two, or 0."""
     assert ticks & (ticks - 1) == 0, "a tap is a power of two"
-    return Tap(
-        words=take("tap_words", (TAP_WORDS,), np.int64, holds="cursors of the tap"),
-        slots=take("tap_slots", (ticks, SLOT_COLUMNS), np.int64, holds="ticks on their way to the recorder"),
-        recordings=take("tap_recordings", (rows,), np.int64, holds="which sources are recorded"),
-        counts=take("tap_counts", (rows,), np.int64, holds="how many ticks each was to leave"),
-    )
+    memory = take("tap", (tap_bytes(ticks, rows) // 8,), np.int64, holds="ticks on their way to the recorder")
+    memory[TICKS], memory[ROWS] = ticks, rows
+    return memory
+
+
+def tap_parts(memory: TapMemory) -> Tap:
+    """Return the parts of a tap."""
+    ticks, rows = int(memory[TICKS]), int(memory[ROWS])
+    recordings, counts, slots = np.split(memory[RECORDINGS:], [rows, 2 * rows])
+    return Tap(memory, slots.reshape(ticks, SLOT_COLUMNS), recordings, counts)
+
+
+@_part
+def is_recorded(tap: Any, row: int) -> Any:
+    """Whether what *row* takes is left in the tap."""
+    return tap[RECORDINGS + row] != NOT_RECORDED
 
 
 @_part
@@ -81,28 +93,29 @@ def leave_ticks(tap: Any, row: int, slots: Any, words: Any, first: int, count: i
     """Leave copies of *count* ticks that have just been published, those that were not refused.
 
     Args:
-        tap: Tap; free slots, PUBLISHED and the row of counts are overwritten.
+        tap: TapMemory; free slots, PUBLISHED and the row's count are overwritten.
         row: whose ticks; it is recorded.
         slots: shape (slots,), TICK_SLOT_DTYPE: the ring that they stand in.
         words: the same memory as (slots, words).
         first: the first one's number in that ring.
         count: how many.
     """
-    published = tap.words[PUBLISHED]
-    end = load_acquire(tap.words, CONSUMED) + tap.slots.shape[0]
-    recording = tap.recordings[row]
-    number = tap.counts[row]
+    ticks, rows = tap[TICKS], tap[ROWS]
+    published = tap[PUBLISHED]
+    end = load_acquire(tap, CONSUMED) + ticks
+    recording = tap[RECORDINGS + row]
+    number = tap[RECORDINGS + rows + row]
     for index in range(count):
         place = (first + index) & (slots.shape[0] - 1)
         if slots[place].refusal != 0:
             continue
         if published < end:
-            copy = tap.slots[published & (tap.slots.shape[0] - 1)]
+            copy = RECORDINGS + 2 * rows + (published & (ticks - 1)) * SLOT_COLUMNS
             for column in range(TICK_COLUMNS):
-                copy[column] = words[place, column]
-            copy[RECORDING] = recording
-            copy[NUMBER] = number
+                tap[copy + column] = words[place, column]
+            tap[copy + RECORDING] = recording
+            tap[copy + NUMBER] = number
             published += 1
         number += 1
-    tap.counts[row] = number
-    store_release(tap.words, PUBLISHED, published)
+    tap[RECORDINGS + rows + row] = number
+    store_release(tap, PUBLISHED, published)

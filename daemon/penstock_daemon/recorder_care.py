@@ -17,7 +17,7 @@ import structlog
 
 from penstock_daemon.config_fields import RecordConfig
 from penstock_daemon.engine import Engine
-from penstock_daemon.engine_tap import Tap
+from penstock_daemon.engine_tap import TapMemory
 from penstock_daemon.log_limit import LogLimit
 from penstock_daemon.recorder import Recorder
 from penstock_daemon.recorder_file import RecordedInstrument
@@ -83,7 +83,7 @@ class RecorderCare:
         self._begun.set()
         return self._segments.begin(session.source, recording)
 
-    def record_feed(self, name: str, instruments: Sequence[RecordedInstrument], tap: Tap) -> None:
+    def record_feed(self, name: str, instruments: Sequence[RecordedInstrument], tap: TapMemory) -> None:
         """Record the feed, whose thread has not started, until ``close``; nothing where nothing is recorded."""
         if self.recorder is not None:
             self._feed = TapDrain(tap, lambda: (0, 0))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_daemon import engine_tap, rings
-from penstock_daemon.engine_tap import NOT_RECORDED, TICK_COLUMNS, Tap
+from penstock_daemon.engine_tap import NOT_RECORDED, TICK_COLUMNS, TapMemory, tap_parts
 from penstock_daemon.recorder import SessionRecording
 
 DRAIN_TICKS: Final = 4096  # Of one piece: 320 KiB.
@@ -66,8 +66,8 @@ class TapDrain:
             when the writer has applied those that had been given when this was seen first.
     """
 
-    def __init__(self, tap: Tap, commands: Callable[[], tuple[int, int]]) -> None:
-        self._tap = tap
+    def __init__(self, tap: TapMemory, commands: Callable[[], tuple[int, int]]) -> None:
+        self._tap = tap_parts(tap)
         self._commands = commands
         self._recordings: dict[int, TapRecording] = {}  # By what stands in the slots.
         self._ends: dict[int, int] = {}  # Of those that are closing: after how many commands.

@@ -8,7 +8,7 @@ import numpy as np
 
 from penstock.v1.records import PredictionFlag
 from penstock.v1.shared_ring import REFUSED_FLAG
-from penstock_daemon.engine_tap import PUBLISHED, TICK_COLUMNS
+from penstock_daemon.engine_tap import PUBLISHED, TICK_COLUMNS, tap_parts
 from penstock_kernels.predictor import pack
 from support.device_engines import DEVICE_SIZES, device_engine
 from support.engines import driven
@@ -29,7 +29,7 @@ def test_two_strategies_have_the_bits_of_the_cpu_before_and_after_the_device_is_
         attached(engine, 1, states=(1,)) as first,
         attached(engine, 2, states=(2,)) as second,
     ):
-        engine.buffers.tap.recordings[2] = 1
+        tap_parts(engine.buffers.tap).recordings[2] = 1
         found: dict[int, list[np.ndarray]] = {1: [], 2: []}
         for start in range(0, len(TICKS), SLOTS // 2):
             if start == 5 * SLOTS:
@@ -43,8 +43,8 @@ def test_two_strategies_have_the_bits_of_the_cpu_before_and_after_the_device_is_
         stranger["instrument_id"] = 99
         first.publish(stranger)
         assert first.predictions(1)["flags"][0] & REFUSED_FLAG
-        kept = engine.buffers.tap.slots[: len(TICKS), :TICK_COLUMNS].tobytes()
-        assert (kept, engine.buffers.tap.words[PUBLISHED]) == (TICKS.tobytes(), len(TICKS)), "as a recording has it"
+        kept = tap_parts(engine.buffers.tap).slots[: len(TICKS), :TICK_COLUMNS].tobytes()
+        assert (kept, engine.buffers.tap[PUBLISHED]) == (TICKS.tobytes(), len(TICKS)), "as a recording has it"
     degraded = 0
     for parts in found.values():
         predictions = np.concatenate(parts)

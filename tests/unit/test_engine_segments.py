@@ -20,7 +20,7 @@ from penstock.v1.shared_ring import REFUSED_FLAG, SegmentEnd
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.engine import Engine, EngineSettings
 from penstock_daemon.engine_memory import Command
-from penstock_daemon.engine_tap import NOT_RECORDED, PUBLISHED, TICK_COLUMNS
+from penstock_daemon.engine_tap import NOT_RECORDED, PUBLISHED, TICK_COLUMNS, tap_parts
 from support.engines import close_source, open_source, predict
 from support.raw_stream import hash_of
 from support.segment_rig import SLOTS, attached, fault, segment_engine
@@ -216,7 +216,8 @@ def punch_hole(descriptor: int, offset: int, length: int) -> None:
 
 
 def test_engine_allocates_nothing_with_segments_that_are_recorded(engine: Engine) -> None:
-    engine.buffers.tap.recordings[1] = 7
+    tap = tap_parts(engine.buffers.tap)
+    tap.recordings[1] = 7
     _nrt_python.memsys_enable_stats()
     try:
         with attached(engine, 1) as client:
@@ -229,8 +230,7 @@ def test_engine_allocates_nothing_with_segments_that_are_recorded(engine: Engine
             assert rtsys.get_allocation_stats().alloc == before
     finally:
         _nrt_python.memsys_disable_stats()
-        engine.buffers.tap.recordings[1] = NOT_RECORDED
-    tap = engine.buffers.tap
+        tap.recordings[1] = NOT_RECORDED
     assert (tap.words[PUBLISHED], tap.counts[1]) == (64, 600), "what found it full is counted"
     assert tap.slots[:, :TICK_COLUMNS].tobytes() == TICKS[:64].tobytes()
     assert tap.slots[:, TICK_COLUMNS:].tolist() == [[7, number] for number in range(64)]

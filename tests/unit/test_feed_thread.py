@@ -24,7 +24,7 @@ from penstock.v1.records import PREDICTION_DTYPE, Clock, PredictionFlag, Stage
 from penstock_daemon import engine_memory, engine_stages
 from penstock_daemon.config_feed import FeedConfig
 from penstock_daemon.engine import Engine
-from penstock_daemon.engine_tap import PUBLISHED
+from penstock_daemon.engine_tap import PUBLISHED, tap_parts
 from penstock_daemon.faults import SessionFault
 from penstock_daemon.feed import memory
 from penstock_daemon.feed.feed import Feed, midnight_of
@@ -185,7 +185,7 @@ async def test_a_server_gives_what_was_missed(engine: Engine, config: FeedConfig
 
 
 async def test_nothing_is_allocated_and_the_interpreter_not_entered_while_packets_flow(running: Running):
-    tap = running.feed.memory.tap
+    tap = tap_parts(running.feed.memory.tap)
     tap.recordings[0] = 1
     running.lines[0].send(packet(1))
     await running.answers(1)

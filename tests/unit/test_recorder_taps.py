@@ -15,7 +15,7 @@ from penstock.v1.records import BookFlag
 from penstock_client.instruments import Instrument
 from penstock_daemon.config_fields import RecordConfig
 from penstock_daemon.engine import Engine, EngineSettings
-from penstock_daemon.engine_tap import CONSUMED, NOT_RECORDED
+from penstock_daemon.engine_tap import CONSUMED, NOT_RECORDED, tap_parts
 from penstock_daemon.feed.memory import Payload
 from penstock_daemon.recorder import Recorder
 from penstock_daemon.recorder_care import FEED_SESSION, RecorderCare
@@ -115,7 +115,7 @@ def test_recording_that_is_closed_gets_what_its_writer_still_leaves_and_then_end
     tapped.applied = 3
     tapped.empty()
     assert tapped.drain.recordings == 0
-    assert tapped.rig.feed.tap.recordings[0] == NOT_RECORDED
+    assert tap_parts(tapped.rig.feed.tap).recordings[0] == NOT_RECORDED
     tapped.leave(5)
     (file,) = tapped.recorded()
     assert len(file.ticks) == 15
@@ -176,7 +176,7 @@ def test_stop_tells_of_ticks_that_found_no_room_since_the_log_told_last(tmp_path
         care.record_feed("itch", ONE, rig.feed.tap)
         rig.offer(packet(1, 90))
         async with asyncio.timeout(60):
-            while rig.feed.tap.words[CONSUMED] < 64:  # noqa: ASYNC110 - No event tells of it.
+            while rig.feed.tap[CONSUMED] < 64:  # noqa: ASYNC110 - No event tells of it.
                 await asyncio.sleep(0.001)
             rig.offer(packet(91, 10))
             while not told(logs):  # noqa: ASYNC110 - Nor of this.
@@ -200,5 +200,6 @@ def test_nothing_is_left_where_nothing_is_recorded() -> None:
     care.record_feed("itch", ONE, rig.feed.tap)
     rig.offer(packet(1, 90))
     assert len(rig.ticks()) == 90
-    assert (rig.feed.tap.counts[0], len(rig.feed.tap.slots)) == (0, 0)
+    tap = tap_parts(rig.feed.tap)
+    assert (tap.counts[0], len(tap.slots)) == (0, 0)
     care.close()

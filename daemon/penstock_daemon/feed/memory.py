@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.v1.records import TICK_DTYPE
-from penstock_daemon.engine_tap import Tap, make_tap, tap_bytes
+from penstock_daemon.engine_tap import TapMemory, make_tap, tap_bytes
 
 Take = Callable[..., NDArray[Any]]  # Arena.take
 
@@ -202,7 +202,7 @@ class FeedMemory(NamedTuple):
     request: NDArray[np.uint8]  # (32,): a re-request, 20 bytes
     polled: NDArray[np.int64]  # (LINES + 1,): struct pollfd
     tick: NDArray[Any]  # (1,), TICK_DTYPE
-    tap: Tap  # Where the thread leaves what it has published, for the recorder; it has one row.
+    tap: TapMemory  # Where the thread leaves what it has published, for the recorder; it has one row.
 
 
 def feed_bytes(instruments: int, held: int, tap_ticks: int = 0) -> int:

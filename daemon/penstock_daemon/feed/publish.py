@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from penstock_daemon import engine_memory as memory
 from penstock_daemon.engine_memory import Buffers
-from penstock_daemon.engine_tap import NOT_RECORDED, leave_ticks
+from penstock_daemon.engine_tap import is_recorded, leave_ticks
 from penstock_daemon.feed import memory as feed
 from penstock_daemon.feed.packets import part
 from penstock_daemon.native import clock_ns, load_acquire, store_release
@@ -110,6 +110,6 @@ def flush(f: Any, ring: Any) -> None:
     for index in range(count):
         ring.tick_slots[source, (published + index) & (slots - 1)].ringed_ns = ringed_ns
     store_release(ring.cursors, base + memory.TICK_PUBLISHED, published + count)
-    if f.tap.recordings[0] != NOT_RECORDED:
+    if is_recorded(f.tap, 0):
         leave_ticks(f.tap, 0, ring.tick_slots[source], ring.tick_words[source], published, count)
     words[feed.UNFLUSHED] = 0
