@@ -83,9 +83,11 @@ def test_an_open_that_is_interrupted_leaves_no_session_behind_on_the_loop(socket
     def interrupts(stream: ServerStream) -> Iterator[pb.StreamPredictionsResponse]:
         _, welcome = stream.open()
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        yield welcome
-        stream.receive_all()
-        over.set()
+        try:
+            yield welcome
+            stream.receive_all()
+        finally:  # Where the stream is over before the welcome is sent, this goes no further than the yield.
+            over.set()
 
     with (
         ScriptedServer(socket_path, by_the_rules, interrupts) as server,
